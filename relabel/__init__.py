@@ -1,0 +1,8 @@
+"""Stage 2, relabel: soft labels from a teacher ensemble."""
+
+import sys
+
+import utils
+
+if getattr(utils, "PROJECT", None) != "prism":
+    sys.exit(f"error: another package named utils was imported ({utils.__file__}). Start this from the project's root folder.")

@@ -1,0 +1,149 @@
+"""Crops, flips, rolls, CutMix and Mixup. Drawing and applying are two functions, so that draws can be stored and replayed.
+
+Every draw takes a CPU torch.Generator. Boxes of crops are (top, left, height, width) in pixels.
+"""
+
+import math
+
+import numpy as np
+import torch
+
+_WEIGHT_BITS = 14  # see apply_crops
+
+
+def draw_crops(count, height, width, area, ratio, generator):
+    """Boxes of RandomResizedCrop (law of torchvision): ten tries for area and log-uniform aspect ratio, else a centre crop.
+
+    area, ratio: (low, high); area as a part of the image. Returns int64 [count, 4]: top, left, height, width.
+    """
+    target = height * width * _uniform((count, 10), *area, generator)
+    aspect = _uniform((count, 10), math.log(ratio[0]), math.log(ratio[1]), generator).exp()
+    w = (target * aspect).sqrt().round().long()
+    h = (target / aspect).sqrt().round().long()
+    fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
+    first = fits.long().argmax(1, keepdim=True)
+    w, h = w.gather(1, first)[:, 0], h.gather(1, first)[:, 0]
+    fallback_w, fallback_h = _largest_centre_crop(height, width, ratio)
+    none_fits = ~fits.any(1)
+    w[none_fits], h[none_fits] = fallback_w, fallback_h
+    top = (torch.rand(count, generator=generator, dtype=torch.float64) * (height - h + 1)).long()
+    left = (torch.rand(count, generator=generator, dtype=torch.float64) * (width - w + 1)).long()
+    top[none_fits], left[none_fits] = (height - fallback_h) // 2, (width - fallback_w) // 2
+    return torch.stack([top, left, h, w], 1)
+
+
+def _uniform(shape, low, high, generator):
+    return low + (high - low) * torch.rand(shape, generator=generator, dtype=torch.float64)
+
+
+def _largest_centre_crop(height, width, ratio):
+    if width / height < ratio[0]:
+        return width, round(width / ratio[0])
+    if width / height > ratio[1]:
+        return round(height * ratio[1]), height
+    return width, height
+
+
+def interpolation_matrices(start, length, size_in, size_out):
+    """Bilinear enlargement of a window as a matrix per window, equal to PIL's resize of the cropped window.
+
+    start, length: int [n], first pixel and number of pixels of each window inside size_in, length <= size_out
+    (when a window must shrink, PIL antialiases and this does not). Sample positions are clamped inside the window.
+    Returns float64 [n, size_out, size_in]; every row sums to 1 and has at most two entries.
+    """
+    start, length = start.double().view(-1, 1), length.double().view(-1, 1)
+    position = (torch.arange(size_out, dtype=torch.float64) + 0.5) * length / size_out - 0.5
+    position = position.clamp(min=0).minimum(length - 1)
+    low = position.floor()
+    upper_weight = (position - low).unsqueeze(2)
+    low_index = (start + low).long().unsqueeze(2)
+    high_index = (start + torch.minimum(low + 1, length - 1)).long().unsqueeze(2)
+    matrix = torch.zeros(len(start), size_out, size_in, dtype=torch.float64)
+    matrix.scatter_add_(2, low_index, 1 - upper_weight)
+    matrix.scatter_add_(2, high_index, upper_weight)
+    return matrix
+
+
+def apply_crops(pixels, boxes, size):
+    """Crop each image by its own box and resize to size x size: one batched operation, equal to PIL within one grey level.
+
+    pixels: uint8 [n, 3, H, W]; boxes: [n, 4] no larger than size. Returns uint8 [n, 3, size, size].
+    PIL resizes rows first, rounds to 8 bits, then columns; so does this. Weights are rounded to 2^-14, which makes every
+    product and sum exact in float32: the result does not depend on device, batch shape, threads or summation order.
+    """
+    scale = 2.0**_WEIGHT_BITS
+    across = interpolation_matrices(boxes[:, 1], boxes[:, 3], pixels.shape[3], size)
+    down = interpolation_matrices(boxes[:, 0], boxes[:, 2], pixels.shape[2], size)
+    across, down = ((m * scale).round().div(scale).float().to(pixels.device) for m in (across, down))
+    x = torch.matmul(pixels.float(), across.transpose(1, 2).unsqueeze(1)).add_(0.5).floor_()
+    return torch.matmul(down.unsqueeze(1), x).add_(0.5).floor_().to(torch.uint8)
+
+
+def crop_differentiable(x, box, size):
+    """One crop for a whole batch of normalised images, differentiable (recover's augmentation).
+
+    x: float [n, 3, H, W]; box: four integers; returns [n, 3, size, size].
+    """
+    top, left, height, width = (torch.tensor([int(v)]) for v in box)
+    across = interpolation_matrices(left, width, x.shape[3], size)[0].to(x)
+    down = interpolation_matrices(top, height, x.shape[2], size)[0].to(x)
+    return down @ (x @ across.t())
+
+
+def draw_flips(count, probability, generator):
+    """bool [count]: which images are mirrored left to right."""
+    return torch.rand(count, generator=generator, dtype=torch.float64) < probability
+
+
+def apply_flips(x, flips):
+    """Mirror the images [n, C, H, W] whose flag in bool [n] is set."""
+    return torch.where(flips.to(x.device).view(-1, 1, 1, 1), x.flip(3), x)
+
+
+def draw_roll(jitter, generator):
+    """Two integers uniform on 0...jitter, both ends included: rows and columns to roll by (released code)."""
+    rows, columns = torch.randint(0, jitter + 1, (2,), generator=generator).tolist()
+    return rows, columns
+
+
+def draw_lambda(alpha, generator):
+    """lambda ~ Beta(alpha, alpha) as a Python float that float32 holds exactly."""
+    seed = int(torch.randint(0, 2**62, (1,), generator=generator))
+    return float(np.float32(np.random.Generator(np.random.PCG64(seed)).beta(alpha, alpha)))
+
+
+def draw_cutmix_box(lam, height, width, generator):
+    """CutMix box (x1, y1, x2, y2) as half-open rows [x1, x2) and columns [y1, y2), clipped to the image.
+
+    Sides are floor(H * sqrt(1 - lam)) and floor(W * sqrt(1 - lam)), made even by halving twice; may be empty.
+    The first pair runs along rows, the field's convention in FKD label files.
+    """
+    row = int(torch.randint(0, height, (1,), generator=generator))
+    column = int(torch.randint(0, width, (1,), generator=generator))
+    return cutmix_box(lam, height, width, row, column)
+
+
+def cutmix_box(lam, height, width, row, column):
+    """The box of draw_cutmix_box for a given centre."""
+    cut = math.sqrt(1 - lam)
+    half_rows, half_columns = int(height * cut) // 2, int(width * cut) // 2
+    return (max(row - half_rows, 0), max(column - half_columns, 0),
+            min(row + half_rows, height), min(column + half_columns, width))
+
+
+def apply_cutmix(x, partner, box):
+    """Images [n, C, H, W] keep their pixels outside the box and take their partner's inside. partner: int64 [n]."""
+    x1, y1, x2, y2 = box
+    mixed = x.clone()
+    mixed[:, :, x1:x2, y1:y2] = x[partner.to(x.device), :, x1:x2, y1:y2]
+    return mixed
+
+
+def apply_mixup(x, partner, lam):
+    """lam * x + (1 - lam) * x[partner]."""
+    return lam * x + (1 - lam) * x[partner.to(x.device)]
+
+
+def roll(x, rows, columns):
+    """Roll images [n, C, H, W] downwards and to the right, around the edges."""
+    return torch.roll(x, (rows, columns), (2, 3))

@@ -1,0 +1,124 @@
+"""The plan of an epoch: which image, which crop, which partner. A pure function of its options, so labels can be replayed.
+
+relabel draws the plan, labels the views it makes and stores it beside the logits; validate applies the same plan to the
+same pixels, so a soft label always belongs to the pixels the student sees.
+"""
+
+from dataclasses import asdict, dataclass
+
+import torch
+
+from utils import augment
+from utils.images import normalise
+from utils.seeding import stream
+
+RATIO = (3 / 4, 4 / 3)
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """What a plan depends on, besides the epoch.
+
+    images: number of images. size: their side in pixels. min_area: least crop area, the largest is 1.
+    mix: "cutmix", "mixup" or "none"; alpha: of Beta(alpha, alpha). seed: the fkd seed.
+    """
+
+    images: int
+    size: int
+    batch_size: int = 50
+    min_area: float = 0.25
+    flip: float = 0.5
+    mix: str = "cutmix"
+    alpha: float = 1.0
+    seed: int = 42
+
+    @property
+    def batches(self):
+        return -(-self.images // self.batch_size)
+
+    def as_dict(self):
+        return asdict(self)
+
+
+@dataclass
+class EpochPlan:
+    """order int64 [N]: image at each position. crops int64 [N, 4] and flips bool [N], by position.
+
+    partners int64 [N]: partner as a position inside the batch. lams float64 [batches]. boxes int64 [batches, 4]
+    (CutMix box, see augment.draw_cutmix_box; zeros for Mixup). Without mixing partners, lams and boxes are
+    identity, 1 and zeros.
+    """
+
+    order: torch.Tensor
+    crops: torch.Tensor
+    flips: torch.Tensor
+    partners: torch.Tensor
+    lams: torch.Tensor
+    boxes: torch.Tensor
+
+    def tensors(self):
+        """Compact tensors for storing; EpochPlan.from_tensors is the inverse."""
+        return {"order": self.order.int(), "crops": self.crops.int(), "flips": self.flips.to(torch.uint8),
+                "partners": self.partners.int(), "lams": self.lams.float(), "boxes": self.boxes.int()}
+
+    @classmethod
+    def from_tensors(cls, t):
+        return cls(t["order"].long(), t["crops"].long(), t["flips"].bool(), t["partners"].long(), t["lams"].double(),
+                   t["boxes"].long())
+
+    def __eq__(self, other):
+        return all(torch.equal(a, b) for a, b in zip(self.tensors().values(), other.tensors().values(), strict=True))
+
+
+def draw_plan(options, epoch):
+    """The plan of an epoch, from the stream (seed, "plan", epoch)."""
+    generator = stream(options.seed, "plan", epoch)
+    n = options.images
+    order = torch.randperm(n, generator=generator)
+    crops = augment.draw_crops(n, options.size, options.size, (options.min_area, 1.0), RATIO, generator)
+    flips = augment.draw_flips(n, options.flip, generator)
+    partners, lams, boxes = [], [], []
+    for batch in range(options.batches):
+        size = min(options.batch_size, n - batch * options.batch_size)
+        if options.mix == "none":
+            partner, lam, box = torch.arange(size), 1.0, (0, 0, 0, 0)
+        else:
+            partner = torch.randperm(size, generator=generator)
+            lam = augment.draw_lambda(options.alpha, generator)
+            box = (0, 0, 0, 0)
+            if options.mix == "cutmix":
+                box = augment.draw_cutmix_box(lam, options.size, options.size, generator)
+        partners.append(partner)
+        lams.append(lam)
+        boxes.append(box)
+    return EpochPlan(order, crops, flips, torch.cat(partners), torch.tensor(lams, dtype=torch.float64), torch.tensor(boxes))
+
+
+def batch_slice(options, batch):
+    """The positions of a batch in the epoch, as a slice."""
+    return slice(batch * options.batch_size, min((batch + 1) * options.batch_size, options.images))
+
+
+def make_views(pixels, plan, options, batch):
+    """The views of one batch before mixing. pixels: function of int64 indices giving uint8 [n, 3, S, S].
+
+    Crop and flip happen on the 8-bit image (released code). Returns normalised float32 [n, 3, S, S].
+    """
+    at = batch_slice(options, batch)
+    views = augment.apply_crops(pixels(plan.order[at]), plan.crops[at], options.size)
+    return normalise(augment.apply_flips(views, plan.flips[at]))
+
+
+def mix_views(views, plan, options, batch):
+    """Mix the views of a batch as the plan says (after normalising, released code)."""
+    at = batch_slice(options, batch)
+    if options.mix == "cutmix":
+        return augment.apply_cutmix(views, plan.partners[at], plan.boxes[batch].tolist())
+    if options.mix == "mixup":
+        return augment.apply_mixup(views, plan.partners[at], float(plan.lams[batch]))
+    return views
+
+
+def mixed_batch(pixels, plan, options, batch):
+    """What the teachers label and the student sees: make_views, then mix_views."""
+    return mix_views(make_views(pixels, plan, options, batch), plan, options, batch)

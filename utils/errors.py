@@ -1,0 +1,47 @@
+"""One clear sentence for a user's mistake instead of a traceback."""
+
+import errno
+import os
+import signal
+import sys
+
+_DISK_ERRORS = {
+    errno.ENOSPC: "the disk is full. Free some space and run the same command again: finished work is kept.",
+    errno.EDQUOT: "the disk quota is used up. Free some space and run the same command again: finished work is kept.",
+    errno.EACCES: "no permission. Choose another folder or change its permissions.",
+    errno.EPERM: "no permission. Choose another folder or change its permissions.",
+    errno.EROFS: "the file system is read-only. Choose another folder.",
+}
+
+
+class UserError(Exception):
+    """A mistake the user can mend. The message says what was found, what was expected and what to do."""
+
+
+def explain(error):
+    """The sentence for an exception that a user can mend, or None when it is a defect of the program."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        where = f"{error.filename}: " if error.filename else "writing: "
+        return where + _DISK_ERRORS[error.errno]
+    if type(error).__name__ == "OutOfMemoryError":  # torch.cuda.OutOfMemoryError, without importing torch here
+        return "out of GPU memory. Choose a smaller --batch-size or fewer --units-per-step and run the command again."
+    return None
+
+
+def run_entry(main, argv=None):
+    """Run a stage's main(argv). A user's mistake ends in one sentence on stderr and exit status 2."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        main(argv)
+    except KeyboardInterrupt:
+        print("\nstopped. The same command goes on where it stopped.", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        sentence = explain(error)
+        if sentence is None:
+            raise
+        if int(os.environ.get("RANK", 0)) == 0 or not isinstance(error, UserError):
+            print(f"error: {sentence}", file=sys.stderr)
+        sys.exit(2)

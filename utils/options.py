@@ -1,0 +1,97 @@
+"""Option types and the option block that every stage prints and stores."""
+
+import argparse
+import os
+from pathlib import Path
+
+import torch
+
+from utils.distributed import print0
+from utils.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with one-sentence errors, no abbreviated options, and defaults in the help."""
+
+    def __init__(self, **settings):
+        settings.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
+        super().__init__(allow_abbrev=False, **settings)
+
+    def error(self, message):
+        raise UserError(f"{message} (python -m {self.prog} --help lists the options)")
+
+
+def _number(kind, low, low_included, high, text):
+    try:
+        value = kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected {'an integer' if kind is int else 'a number'}") from None
+    too_low = value < low or (value == low and not low_included)
+    if too_low or not value <= high:  # "not <=" also refuses nan
+        bound = f"at least {low}" if low_included else f"more than {low}"
+        if high != float("inf"):
+            bound += f" and at most {high}"
+        raise argparse.ArgumentTypeError(f"found {text}, expected {bound}")
+    return value
+
+
+def positive_int(text):
+    return _number(int, 1, True, float("inf"), text)
+
+
+def count(text):
+    """An integer of 0 or more."""
+    return _number(int, 0, True, float("inf"), text)
+
+
+def positive_float(text):
+    return _number(float, 0, False, 1e30, text)
+
+
+def weight(text):
+    """A finite number of 0 or more."""
+    return _number(float, 0, True, 1e30, text)
+
+
+def fraction(text):
+    """A number from 0 to 1, both ends included."""
+    return _number(float, 0, True, 1, text)
+
+
+def positive_fraction(text):
+    """A number above 0 and up to 1."""
+    return _number(float, 0, False, 1, text)
+
+
+def path(text):
+    """A path; a relative one is relative to the folder the user typed the command in.
+
+    The shell scripts change to the project's root before they start Python, and leave the caller's folder in CALLER_DIR.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("found an empty path")
+    return Path(os.environ.get("CALLER_DIR", "."), Path(text).expanduser()).absolute()
+
+
+def add_run_arguments(parser):
+    """The options of group "run" that all stages share. Returns the group."""
+    group = parser.add_argument_group("run")
+    group.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto", help="auto: a GPU if there is one")
+    group.add_argument("--threads", type=positive_int, default=None, metavar="N",
+                       help="CPU threads of PyTorch; the last bits of results depend on it (default: PyTorch's choice)")
+    group.add_argument("--workers", type=count, default=min(8, os.cpu_count() or 1), metavar="N",
+                       help="threads or processes that decode images")
+    return group
+
+
+def set_threads(threads):
+    """Apply --threads and return the number in force."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return torch.get_num_threads()
+
+
+def print_options(title, options):
+    """Print resolved options, one a line, on rank 0."""
+    width = max(len(name) for name in options)
+    print0(f"{title}\n" + "\n".join(f"  {name:<{width}}  {value}" for name, value in options.items()))

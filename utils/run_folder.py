@@ -1,0 +1,144 @@
+"""Files of a run folder: written whole or not at all, compared before anything is mixed.
+
+results/NAME/
+  images/        nothing but class folders of images
+  images.json    what the images are: dataset, classes, every option that changes pixels
+  units/         a record per finished unit of recover (its done-marker), checkpoints of unfinished ones
+  previews/      a picture per slice
+  labels/        epoch_000.safetensors ...     labels.json
+  students/NAME/ last, best, state, metrics.jsonl, result.json, curve.png
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import re
+import socket
+from pathlib import Path
+
+import torch
+
+from utils.errors import UserError
+
+_HOST = re.sub(r"[^A-Za-z0-9]", "-", socket.gethostname())
+
+
+@contextlib.contextmanager
+def written_whole(path):
+    """Give a temporary name beside `path`; on leaving, sync it and rename it to `path`, or remove it after an error.
+
+    The name holds host and process, so processes that meet on one file never write into each other's.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.{_HOST}.{os.getpid()}.tmp"
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder):
+    """Remove temporary files below `folder` left by processes of this machine that are no longer alive."""
+    for temporary in Path(folder).rglob(f".*.{_HOST}.*.tmp"):
+        process = temporary.name.split(".")[-2]
+        if process.isdigit() and not _alive(int(process)):
+            temporary.unlink(missing_ok=True)
+
+
+def _alive(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def write_bytes(path, data):
+    """Write bytes whole or not at all."""
+    with written_whole(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(path, content):
+    """Write JSON whole or not at all."""
+    write_bytes(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path, made_by):
+    """Read a JSON object. made_by: what makes the file, for the error when it is missing or damaged."""
+    try:
+        content = json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found. It is written by {made_by}.") from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: damaged ({error}). It is written by {made_by}; remove it and run that again.") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a JSON object. It is written by {made_by}; remove it and run that again.")
+    return content
+
+
+def settle_manifest(path, content, how_to_restart):
+    """Write a manifest once, or check that the one there says the same.
+
+    content["options"]: {name: value}, every option that changes the result; another value is refused by name.
+    content["identity"]: likewise, for facts found (classes, hashes of weights). Anything else (versions) is only noted.
+    Returns the manifest on disk.
+    """
+    path = Path(path)
+    content = json.loads(json.dumps(content))  # tuples become lists, as in the file
+    if not path.exists():
+        write_json(path, content)
+        return content
+    found = read_json(path, "this command")
+    for part in ("options", "identity"):
+        there, here = found.get(part, {}), content.get(part, {})
+        for name in sorted(set(there) | set(here)):
+            if there.get(name) != here.get(name):
+                raise UserError(f"{path}: was made with {name} = {_short(there.get(name))}, now {name} = "
+                                f"{_short(here.get(name))}. {how_to_restart}")
+    return found
+
+
+def _short(value):
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:60] + f"... ({len(text)} characters)"
+
+
+def versions():
+    """Versions that a result is stored with."""
+    import torchvision
+
+    return {"python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__}
+
+
+def sha256_file(path):
+    """Hex SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+
+
+def _digest(file):  # Python 3.10 has no hashlib.file_digest
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def check_writable(folder):
+    """Make `folder` and try to write in it, before anything expensive starts."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".{_HOST}.{os.getpid()}.probe"
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}). Choose another folder.") from None

@@ -1,0 +1,59 @@
+"""Factors on the learning rate and numbers of steps. Plain numbers in, plain numbers out."""
+
+import math
+
+
+def cosine(step, steps):
+    """1/2 (1 + cos(pi step / steps)): recover per step, SRe2L's student per epoch."""
+    return 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def half_cosine(epoch, epochs):
+    """1/2 (1 + cos(pi epoch / (2 epochs))): from 1 to 1/2 (DELT, RDED)."""
+    return 0.5 * (1 + math.cos(math.pi * epoch / (2 * epochs)))
+
+
+def linear(epoch, epochs):
+    """1 - epoch / epochs."""
+    return 1 - epoch / epochs
+
+
+def step(epoch, epochs):
+    """Times 0.1 at each third of the epochs (torchvision's ResNet recipe: every 30 of 90)."""
+    return 0.1 ** (3 * epoch // epochs)
+
+
+def ssrs(epoch, epochs, zeta=2.5):
+    """Smoothed cosine, then a short linear end (released code; the paper cites EDC, whose own script runs another curve).
+
+    epoch <= 5/6 epochs: 1/2 (1 + cos(pi epoch / (zeta epochs))). Later: its value at 5/6 times (6E - 6e) / (6E), which
+    jumps down to about a sixth: with 300 epochs 0.75 at epoch 250, 0.1225 at 251, 0.0025 at 299.
+    """
+    if 6 * epoch <= 5 * epochs:
+        return 0.5 * (1 + math.cos(math.pi * epoch / (zeta * epochs)))
+    return _knee(zeta) * (6 * epochs - 6 * epoch) / (6 * epochs)
+
+
+def ssrs_continuous(epoch, epochs, zeta=2.5):
+    """ssrs without the jump: its last piece is the value at 5/6 times (6E - 6e) / E, which starts at 1."""
+    if 6 * epoch <= 5 * epochs:
+        return ssrs(epoch, epochs, zeta)
+    return _knee(zeta) * (6 * epochs - 6 * epoch) / epochs
+
+
+def _knee(zeta):
+    return 0.5 * (1 + math.cos(5 * math.pi / (6 * zeta)))
+
+
+STUDENT = {"ssrs": ssrs, "ssrs_continuous": ssrs_continuous, "cosine": cosine, "half_cosine": half_cosine,
+           "linear": linear, "step": step}
+
+
+def recover_steps(ipc_id, iteration, varied=True):
+    """Steps of an IPC slice: iteration * (1 - (ipc_id mod 8)/8), paper Table 3b "varying iterations"; or constant.
+
+    4000 gives 4000, 3500, ..., 500, 4000, ... A positive iteration gives at least one step.
+    """
+    if not varied or iteration == 0:
+        return iteration
+    return max(1, iteration * (8 - ipc_id % 8) // 8)
