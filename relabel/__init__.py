@@ -5,4 +5,4 @@ import sys
 import utils
 
 if getattr(utils, "PROJECT", None) != "prism":
-    sys.exit(f"error: another package named utils was imported ({utils.__file__}). Start this from the project's root folder.")
+    sys.exit(f"error: another package named utils was imported: {utils.__file__}. Start from the project root.")
