@@ -1,7 +1,11 @@
 """Batch statistics of every BatchNorm2d's input, gathered in the same forward that gives the logits."""
 
+import functools
+
 import torch
 from torch import nn
+
+from models.networks import build
 
 
 class BatchNormStatistics:
@@ -50,3 +54,10 @@ def grouped_mean_var(z, sizes):
         return mean.unsqueeze(0), var.unsqueeze(0)
     pairs = [torch.var_mean(part, (0, 2, 3), correction=0) for part in z.split(list(sizes))]
     return torch.stack([mean for _, mean in pairs]), torch.stack([var for var, _ in pairs])
+
+
+@functools.cache
+def has_batch_norm(name):
+    """Whether a net of this name has BatchNorm2d layers; looked up without loading or allocating weights."""
+    with torch.device("meta"):
+        return any(isinstance(m, nn.BatchNorm2d) for m in build(name, num_classes=2).modules())

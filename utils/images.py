@@ -88,19 +88,23 @@ def save(pixels, path):
     write_bytes(path, buffer.getvalue())
 
 
-def save_grid(rows, path, row_names, cell=96):
+def save_grid(rows, path, row_names, column_names=None, cell=96):
     """A preview picture: one row of images per name.
 
-    rows: list of uint8 tensors [n, 3, H, W] of equal n. row_names: text at the left of each row. cell: least side of a
-    cell in pixels; small images are enlarged by a whole factor without smoothing, so that their pixels can be seen.
+    rows: list of uint8 tensors [n, 3, H, W] of equal n. row_names: text at the left of each row. column_names: text above
+    each column. cell: least side of a cell in pixels; small images are enlarged by a whole factor without smoothing, so
+    that their pixels can be seen.
     """
     count, _, height, width = rows[0].shape
     factor = max(1, cell // max(height, width))
     cell_w, cell_h, gap, margin = width * factor, height * factor, 2, 90
-    canvas = Image.new("RGB", (margin + count * (cell_w + gap), len(rows) * (cell_h + gap)), "white")
+    header = 16 if column_names else 0
+    canvas = Image.new("RGB", (margin + count * (cell_w + gap), header + len(rows) * (cell_h + gap)), "white")
     draw = ImageDraw.Draw(canvas)
+    for c, name in enumerate(column_names or []):
+        draw.text((margin + c * (cell_w + gap) + 2, 2), name, fill="black")
     for r, (images, name) in enumerate(zip(rows, row_names, strict=True)):
-        top = r * (cell_h + gap)
+        top = header + r * (cell_h + gap)
         draw.text((4, top + cell_h // 2 - 6), name, fill="black")
         for c, pixels in enumerate(images):
             tile = Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy()).resize((cell_w, cell_h), Image.Resampling.NEAREST)

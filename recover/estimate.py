@@ -1,0 +1,37 @@
+"""How long a step takes, measured before the work starts."""
+
+import time
+
+import torch
+
+from models.bn_statistics import BatchNormStatistics
+from recover import losses
+
+CPU_IMAGES = 16  # on the CPU time is in proportion to the images from here on
+
+
+def seconds_per_image_step(networks, unit, size, recipe, device):
+    """{teacher: seconds} for one image and step: forward, BN term and gradient to the input, second of two runs.
+
+    unit: gives the number of images (all on a GPU, CPU_IMAGES at most on the CPU).
+    """
+    count = len(unit.classes) if device.type == "cuda" else min(len(unit.classes), CPU_IMAGES)
+    x = torch.zeros(count, 3, size, size, device=device)
+    seconds = {}
+    for name, network in networks.items():
+        with BatchNormStatistics(network) as tap:
+            for _ in range(2):
+                _wait(device)
+                begin = time.perf_counter()
+                leaf = x.clone().requires_grad_(True)
+                logits, statistics = tap(leaf, [count])
+                alignment = losses.bn_alignment(statistics, recipe.first_bn_multiplier).sum() if statistics else 0.0
+                (logits.square().mean() + alignment).backward()
+                _wait(device)
+                seconds[name] = (time.perf_counter() - begin) / count
+    return seconds
+
+
+def _wait(device):
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,69 @@
+"""What recover leaves on disk: a file per image, a record per finished unit (its done-marker), checkpoints, previews."""
+
+from utils import checkpoint, images, run_folder
+from utils.errors import UserError
+
+PREVIEW_CLASSES = 20
+
+
+class UnitFiles:
+    """Files of the units below a run folder.
+
+    run: the run folder. class_count: of the whole dataset; it decides how wide class numbers are. image_format: jpg or png.
+    """
+
+    def __init__(self, run, class_count, image_format):
+        self.run, self.image_format = run, image_format
+        self.width = max(3, len(str(class_count - 1)))
+
+    def image_path(self, label, ipc_id):
+        """images/new%03d/class%03d_id%03d.jpg, class numbers wider when classes pass 999."""
+        c = f"{label:0{self.width}d}"
+        return self.run / "images" / f"new{c}" / f"class{c}_id{ipc_id:03d}.{self.image_format}"
+
+    def _record_path(self, unit):
+        return self.run / "units" / f"{unit.name}.json"
+
+    def _checkpoint_path(self, group):
+        return self.run / "units" / f"unfinished_{group[0].name}.safetensors"
+
+    def is_finished(self, unit):
+        """Whether the unit's record and all its images are there."""
+        return self._record_path(unit).exists() and all(self.image_path(c, unit.ipc_id).exists() for c in unit.classes)
+
+    def save_unit(self, unit, pixels, starts, record, class_names):
+        """Write the images of a finished unit, uint8 [n, 3, S, S], then its record; for chunk 0 also the slice's preview."""
+        files = {}
+        for label, image in zip(unit.classes, pixels, strict=True):
+            path = self.image_path(label, unit.ipc_id)
+            images.save(image, path)
+            files[str(path.relative_to(self.run))] = run_folder.sha256_file(path)
+        if unit.chunk == 0:
+            rows = [starts[:PREVIEW_CLASSES], pixels[:PREVIEW_CLASSES]]
+            names = [class_names[c] for c in unit.classes[:PREVIEW_CLASSES]]
+            images.save_grid(rows, self.run / "previews" / f"slice{unit.ipc_id:05d}.png", ["start", "result"], names)
+        run_folder.write_json(self._record_path(unit), {**record, "files": files})
+
+    def save_checkpoint(self, group, states, next_step):
+        """Keep what is needed to go on with a group of units at next_step."""
+        tensors = {f"{s.unit.name}.{name}": t for s in states for name, t in s.tensors().items()}
+        about = {"next_step": next_step, "log": {s.unit.name: s.log.rows for s in states}}
+        checkpoint.save_tensors(self._checkpoint_path(group), tensors, about)
+
+    def load_checkpoint(self, group, states):
+        """Restore the states of a group; returns the step to go on at, 0 without a checkpoint."""
+        path = self._checkpoint_path(group)
+        if not path.exists():
+            return 0
+        tensors, about = checkpoint.load_tensors(path)
+        for state in states:
+            prefix = f"{state.unit.name}."
+            own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+            if own.keys() != {"x", "exp_avg", "exp_avg_sq", "step"} or own["x"].shape != state.x.shape:
+                raise UserError(f"{path}: does not hold {state.unit.name} as it is now. Remove it to start this unit afresh.")
+            state.restore(own)
+            state.log.rows = [(step, terms) for step, terms in about["log"][state.unit.name]]
+        return about["next_step"]
+
+    def drop_checkpoint(self, group):
+        self._checkpoint_path(group).unlink(missing_ok=True)
