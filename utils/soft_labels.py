@@ -1,0 +1,295 @@
+"""Soft labels on disk: one safetensors file an epoch, and labels.json with what they belong to.
+
+epoch_000.safetensors holds, for N images in batches of B and C classes:
+  logits [N, C]        raw logits of the mixed views, in the order of the plan; fp16 or fp32
+  crc32 int64 [ceil(N/B)]   of the stored bytes of each batch's logits
+  order, crops, flips, partners, lams, boxes    the plan of the epoch (utils.epoch_plan)
+  header "about": epoch, batch_size, format, CRC-32 of the plan
+Any safetensors reader opens it. Files are streamed (memory stays flat) and read a batch at a time.
+"""
+
+import contextlib
+import json
+import re
+import struct
+import zlib
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from utils.epoch_plan import EpochPlan, PlanOptions, batch_slice
+from utils.errors import UserError
+from utils.run_folder import read_json, written_whole
+
+NUMBER_FORMATS = {"fp32": torch.float32, "fp16": torch.float16}
+_TYPE_NAMES = {torch.float32: "F32", torch.float16: "F16", torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8"}
+_RUN_AGAIN = "Was relabel stopped? Run it again: finished epochs are skipped."
+_PLAN = ("order", "crops", "flips", "partners", "lams", "boxes")
+
+
+def through_format(logits, number_format):
+    """What a reader gets back after `logits` were stored in this number format: float32, same shape and device."""
+    return logits.to(NUMBER_FORMATS[number_format]).float()
+
+
+def epoch_file(folder, epoch):
+    """labels/epoch_003.safetensors; wider numbers from epoch 1000 on."""
+    return Path(folder) / f"epoch_{epoch:03d}.safetensors"
+
+
+def epoch_bytes(options, classes, number_format):
+    """Bytes of one epoch's file, but for its header (about 1 kB). options: PlanOptions."""
+    per_image = classes * NUMBER_FORMATS[number_format].itemsize + 4 + 16 + 1 + 4
+    return options.images * per_image + options.batches * (8 + 4 + 16)
+
+
+class LabelWriter:
+    """Streams the labels of one epoch to a file that appears whole, after the last batch, or not at all.
+
+        with LabelWriter(path, epoch, plan, options, classes, "fp16") as writer:
+            writer.write(0, logits)  # then 1, 2, ... in order
+
+    classes: number of columns C. Raises UserError for logits that are not finite or do not fit the number format.
+    """
+
+    def __init__(self, path, epoch, plan, options, classes, number_format):
+        self.path, self.epoch, self.plan, self.options = Path(path), epoch, plan, options
+        self.classes, self.number_format = classes, number_format
+        self._crcs = []
+
+    def __enter__(self):
+        self._stack = contextlib.ExitStack()
+        temporary = self._stack.enter_context(written_whole(self.path))
+        try:
+            self._file = self._stack.enter_context(open(temporary, "wb"))
+            self._write_beginning()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def _write_beginning(self):
+        """Header, a place for the CRCs, and the plan. Tensors lie in falling order of alignment, safetensors' own order."""
+        dtype, plan = NUMBER_FORMATS[self.number_format], self.plan.tensors()
+        flips = plan.pop("flips")
+        entries = [("crc32", torch.int64, [self.options.batches])]
+        entries += [(name, t.dtype, list(t.shape)) for name, t in plan.items()]
+        entries += [("logits", dtype, [self.options.images, self.classes]), ("flips", flips.dtype, list(flips.shape))]
+        about = {"epoch": self.epoch, "batch_size": self.options.batch_size, "format": self.number_format,
+                 "plan_crc32": _plan_crc(self.plan.tensors())}
+        header, end = {"__metadata__": {"about": json.dumps(about, sort_keys=True)}}, 0
+        for name, entry_dtype, shape in entries:
+            begin, end = end, end + entry_dtype.itemsize * torch.Size(shape).numel()
+            header[name] = {"dtype": _TYPE_NAMES[entry_dtype], "shape": shape, "data_offsets": [begin, end]}
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)
+        self._file.write(struct.pack("<Q", len(text)) + text)
+        self._crc_position = self._file.tell()
+        self._file.write(bytes(8 * self.options.batches))
+        for tensor in plan.values():
+            self._file.write(_bytes(tensor))
+        self._flips = flips
+
+    def write(self, batch, logits):
+        """Append the logits [B, C] of a batch, any float type, any device."""
+        rows = batch_slice(self.options, batch)
+        expected = (rows.stop - rows.start, self.classes)
+        if batch != len(self._crcs) or tuple(logits.shape) != expected:
+            raise ValueError(f"batch {batch} of {tuple(logits.shape)}, expected batch {len(self._crcs)} of {expected}")
+        stored = logits.detach().to("cpu", NUMBER_FORMATS[self.number_format])
+        if not torch.isfinite(stored).all():
+            raise UserError(_not_finite(self.epoch, batch, logits, self.number_format))
+        data = _bytes(stored)
+        self._crcs.append(zlib.crc32(data))
+        self._file.write(data)
+
+    def __exit__(self, kind, error, trace):
+        if kind is None:
+            try:
+                self._write_end()
+            except BaseException as own:
+                self._stack.__exit__(type(own), own, own.__traceback__)
+                raise
+        return self._stack.__exit__(kind, error, trace)
+
+    def _write_end(self):
+        if len(self._crcs) != self.options.batches:
+            raise ValueError(f"{len(self._crcs)} batches written, expected {self.options.batches}")
+        self._file.write(_bytes(self._flips))
+        self._file.seek(self._crc_position)
+        self._file.write(_bytes(torch.tensor(self._crcs, dtype=torch.int64)))
+
+
+def _not_finite(epoch, batch, logits, number_format):
+    if torch.isfinite(logits).all():
+        return (f"epoch {epoch}, batch {batch}: a logit of {float(logits.abs().max()):.3g} does not fit in {number_format}. "
+                "Use --label-format fp32.")
+    return (f"epoch {epoch}, batch {batch}: the teachers' logits are not finite. Check the teachers' weights "
+            "(their accuracy on real images).")
+
+
+def _bytes(tensor):
+    return memoryview(tensor.contiguous().view(-1).view(torch.uint8).numpy()) if tensor.numel() else b""
+
+
+def _plan_crc(tensors):
+    crc = 0
+    for name in _PLAN:
+        crc = zlib.crc32(_bytes(tensors[name]), crc)
+    return crc
+
+
+class EpochLabels:
+    """The labels of one epoch. The header is checked on opening, plan and batches when they are read."""
+
+    def __init__(self, path, epoch, options, classes, number_format):
+        self.path, self.epoch, self.options = Path(path), epoch, options
+        self.classes, self.number_format = classes, number_format
+        self._file = self._crcs = None
+        self._check_header()
+
+    def __getstate__(self):  # a DataLoader's worker opens the file again
+        return {**self.__dict__, "_file": None, "_crcs": None}
+
+    @property
+    def _name(self):
+        return self.path.with_suffix("")
+
+    def _open(self):
+        if self._file is None:
+            try:
+                self._file = safe_open(self.path, "pt")
+            except FileNotFoundError:
+                raise UserError(f"{self._name}: missing. {_RUN_AGAIN}") from None
+            except (SafetensorError, OSError) as error:
+                raise UserError(f"{self._name}: damaged or cut short ({error}). Run relabel again: it makes this epoch "
+                                "anew.") from None
+        return self._file
+
+    def _check_header(self):
+        file = self._open()
+        try:
+            about = json.loads((file.metadata() or {})["about"])
+            shapes = {name: file.get_slice(name).get_shape() for name in (*_PLAN, "logits", "crc32")}
+            stored = {k: about[k] for k in ("epoch", "batch_size", "format", "plan_crc32")}
+        except (KeyError, ValueError, TypeError, SafetensorError):
+            raise UserError(f"{self._name}: not a label file of this project. Remove it and run relabel again.") from None
+        (images, classes), (batches,), options = shapes["logits"], shapes["crc32"], self.options
+        if stored["batch_size"] != options.batch_size:
+            raise UserError(f"{self._name}: batches of {stored['batch_size']} images, expected {options.batch_size} as "
+                            "labels.json says. Remove this file and run relabel again.")
+        if batches != options.batches:
+            raise UserError(f"{self._name}: {batches} batches, expected {options.batches}. {_RUN_AGAIN}")
+        found, expected = (stored["epoch"], images, classes, stored["format"]), (self.epoch, options.images, self.classes,
+                                                                              self.number_format)
+        for what, here, there in zip(("epoch", "images", "classes", "format"), found, expected, strict=True):
+            if here != there:
+                raise UserError(f"{self._name}: {what} {here}, expected {there} as labels.json says. Was it copied from "
+                                "another run? Remove this file and run relabel again.")
+        self._plan_crc = stored["plan_crc32"]
+
+    @property
+    def plan(self):
+        """The EpochPlan as it was stored."""
+        tensors = {name: self._open().get_tensor(name) for name in _PLAN}
+        if _plan_crc(tensors) != self._plan_crc:
+            raise self._damaged("plan")
+        return EpochPlan.from_tensors(tensors)
+
+    def batch(self, batch):
+        """Logits of a batch, float32 [B, C] on the CPU. Checked against its CRC-32 and for values that are not finite."""
+        if self._crcs is None:
+            self._crcs = self._open().get_tensor("crc32").tolist()
+        rows = batch_slice(self.options, batch)
+        if not 0 <= batch < self.options.batches:
+            raise IndexError(f"batch {batch} of {self.options.batches}")
+        logits = self._open().get_slice("logits")[rows.start : rows.stop]
+        if zlib.crc32(_bytes(logits)) != self._crcs[batch]:
+            raise self._damaged(f"batch {batch}")
+        if not torch.isfinite(logits).all():
+            raise UserError(f"{self._name}: batch {batch} holds logits that are not finite. Check the teachers, remove this "
+                            "file and run relabel again.")
+        return logits.float()
+
+    def _damaged(self, what):
+        return UserError(f"{self._name}: {what} does not match its checksum, the file is damaged. Remove it and run relabel "
+                         "again: finished epochs are skipped.")
+
+
+class LabelStore:
+    """The labels folder of a run, checked against the images it is used with.
+
+    options: dict from labels.json, keys as relabel's options (teachers, ensemble, teacher_weights, fkd_seed, batch_size,
+    min_scale_crops, mix_type, mix_alpha, flip_prob, image_size, label_format). plan_options: PlanOptions.
+    teachers: {name: fingerprint of its weights}. store: "files", or "none" where labels are to be made on the fly.
+    Raises UserError when images were renamed, added, removed or changed since, or classes come in another order.
+    """
+
+    def __init__(self, folder, images):
+        self.folder = Path(folder)
+        content = read_json(self.folder / "labels.json", "relabel")
+        try:
+            self.options = {**content["options"], "teacher_weights": content["teacher_weights"]}
+            self.teachers, self.store = content["identity"]["teachers"], content["store"]
+            belongs_to = content["identity"]["images"]
+            self.plan_options = plan_options(self.options, belongs_to["count"])
+            self.number_format = self.options["label_format"]
+            NUMBER_FORMATS[self.number_format]
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{self.folder / 'labels.json'}: does not say {error}. Remove the folder and run relabel "
+                            "again.") from None
+        check_images(self.folder, belongs_to, images)
+        self.classes = len(belongs_to["classes"])
+
+    @property
+    def epochs(self):
+        """Sorted numbers of the epochs that are there."""
+        found = (re.fullmatch(r"epoch_(\d{3,})\.safetensors", file.name) for file in self.folder.iterdir())
+        return sorted(int(match[1]) for match in found if match)
+
+    def epoch(self, epoch):
+        """EpochLabels of an epoch. Raises UserError when it is missing, damaged or of other batches."""
+        return EpochLabels(epoch_file(self.folder, epoch), epoch, self.plan_options, self.classes, self.number_format)
+
+    def check(self, epochs, batch_size=None):
+        """Before training starts: epochs 0 ... epochs-1 must be there with good headers, and the batch size the labels'."""
+        if batch_size is not None and batch_size != self.plan_options.batch_size:
+            raise UserError(f"{self.folder}: labels were made in batches of {self.plan_options.batch_size} images, "
+                            f"--batch-size is {batch_size}. Leave it out, or run relabel with --batch-size {batch_size} "
+                            "into another --fkd-path.")
+        if self.store == "none":
+            return
+        missing = sorted(set(range(epochs)) - set(self.epochs))
+        if missing:
+            raise UserError(f"{self.folder}: {epochs - len(missing)} of {epochs} epochs, the first missing is epoch "
+                            f"{missing[0]}. {_RUN_AGAIN} (relabel --epochs {epochs})")
+        for epoch in range(epochs):
+            self.epoch(epoch)
+
+
+def plan_options(options, images):
+    """PlanOptions from the options in labels.json (named as relabel's) and the number of images."""
+    return PlanOptions(images=images, size=options["image_size"], batch_size=options["batch_size"],
+                       min_area=options["min_scale_crops"], flip=options["flip_prob"], mix=options["mix_type"],
+                       alpha=options["mix_alpha"], seed=options["fkd_seed"])
+
+
+def check_images(folder, belongs_to, images):
+    """Refuse labels that belong to other images. belongs_to: DistilledImages.identity when they were labelled."""
+    found, make_anew = images.identity, "Put the images back, or run relabel into another --fkd-path."
+    if found["classes"] != belongs_to["classes"]:
+        here, there = found["classes"], belongs_to["classes"]
+        if sorted(here) == sorted(there):
+            first = next(i for i, (a, b) in enumerate(zip(here, there, strict=True)) if a != b)
+            raise UserError(f"{folder}: the classes come in another order than when the images were labelled: class {first} "
+                            f"of {images.folder} is {here[first]}, in the labels {there[first]}. {make_anew}")
+        other = sorted(set(here) ^ set(there)) or ["(the same names, repeated)"]
+        raise UserError(f"{folder}: labels are for {len(there)} classes, {images.folder} has {len(here)}; they differ in "
+                        f"{other[0]}. {make_anew}")
+    if found["count"] != belongs_to["count"]:
+        what = "added" if found["count"] > belongs_to["count"] else "removed"
+        raise UserError(f"{folder}: labels are for {belongs_to['count']} images, {images.folder} has {found['count']}: "
+                        f"images were {what} since. {make_anew}")
+    if found["files"] != belongs_to["files"]:
+        raise UserError(f"{folder}: an image of {images.folder} was renamed or changed since it was labelled. {make_anew}")
