@@ -6,12 +6,11 @@
 import time
 
 import torch
+
+from models.bn_statistics import has_batch_norm
 from models.evaluate import accuracy
 from models.networks import fingerprint
 from models.teachers import load_teachers
-from tqdm import tqdm
-
-from models.bn_statistics import has_batch_norm
 from recover.args import get_args_parser
 from recover.estimate import seconds_per_image_step
 from recover.loss_log import first_bad_term
@@ -21,6 +20,7 @@ from recover.unit_files import UnitFiles
 from recover.units import build_units, group_units
 from utils import datasets, distributed, images, options, run_folder, schedules
 from utils.errors import UserError, run_entry
+from utils.progress import progress_bar
 from utils.seeding import stream
 
 ACCURACY_IMAGES = 1000  # the primary teacher is measured on about so many starting images
@@ -53,7 +53,7 @@ def main(argv=None):
         check_teacher(networks[settings["primary_teacher"]], real, units, settings, args, device)
     print_plan(groups, mine, networks, real, recipe, device)
     total = sum(len(unit.classes) * unit.steps for group in mine for unit in group)
-    with tqdm(total=total, desc="recover", unit=" image-steps", unit_scale=True, disable=distributed.rank() != 0) as bar:
+    with progress_bar(total, "recover", " image-steps", unit_scale=True) as bar:
         for group in mine:
             GroupRun(group, args, settings, real, networks, files, device, bar).run(recipe)
     distributed.print0(f"recover: done; images lie in {args.output_dir / 'images'}")
@@ -139,9 +139,10 @@ def check_teacher(network, real, units, settings, args, device):
     name = settings["primary_teacher"]
     distributed.print0(f"{name} classifies {top1:.1f} % of {len(indices)} real starting images right (chance {chance:.1f} %)")
     if top1 < least:
-        raise UserError(f"{name} classifies {top1:.1f} % of the real starting images right (chance {chance:.1f} %), expected at "
-                        f"least {least:.1f} %. Probably the class folders are in another order than the teacher's head, or these weights "
-                        "belong to another dataset or image size. --min-teacher-accuracy sets the limit; 0 switches this off.")
+        raise UserError(f"{name} classifies {top1:.1f} % of the real starting images right (chance {chance:.1f} %), expected at least "
+                        f"{least:.1f} %. Probably the class folders are in another order than the teacher's head, or these "
+                        "weights belong to another dataset or image size. --min-teacher-accuracy sets the limit; 0 switches "
+                        "this off.")
 
 
 def print_plan(groups, mine, networks, real, recipe, device):

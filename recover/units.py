@@ -49,7 +49,8 @@ def classes_of_slice(ipc_id, available, names, allow_short):
     if len(enough) < len(names) and not allow_short:
         short = next(c for c in range(len(names)) if available[c] <= ipc_id)
         raise UserError(f"class {names[short]} has {available[short]} images, IPC slice {ipc_id} needs {ipc_id + 1}. "
-                        "Lower --ipc-end, add images, or give --allow-short-classes to leave such classes out of the slices they cannot fill.")
+                        "Lower --ipc-end, add images, or give --allow-short-classes to leave such classes out of the "
+                        "slices they cannot fill.")
     return enough
 
 

@@ -1,0 +1,14 @@
+"""Progress bars that look right in a terminal and stay short in a log file."""
+
+import sys
+
+from tqdm import tqdm
+
+from utils.distributed import rank
+
+
+def progress_bar(total, desc, unit, **settings):
+    """A tqdm bar, shown on rank 0 only. Written to a file, it gives a line every 20 seconds instead of ten a second."""
+    interval = 0.2 if sys.stderr.isatty() else 20
+    return tqdm(total=total, desc=desc, unit=unit, disable=rank() != 0, mininterval=interval, maxinterval=interval + 10,
+                dynamic_ncols=True, **settings)
