@@ -1,0 +1,53 @@
+"""Top-1 and top-5 of a network on real images."""
+
+import contextlib
+
+import torch
+from tqdm import tqdm
+
+from utils.distributed import rank
+from utils.images import normalise
+from utils.metrics import correct_in_top
+
+
+@contextlib.contextmanager
+def eval_mode(network):
+    """Eval mode inside the block; afterwards every module is in the mode it was in."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield network
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@torch.no_grad()
+def accuracy(network, pixels, labels, device, batch_size=250, progress=None):
+    """Accuracy on images that are already cropped to the network's size.
+
+    pixels: uint8 [N, 3, S, S], on any device. labels: int64 [N], index into the head. progress: text of a bar, None for none.
+    Returns {"top1": per cent, "top5": per cent, "count": N}. With fewer than five classes top-5 is 100.
+    """
+    labels = torch.as_tensor(labels)
+    top1 = top5 = 0
+    bar = tqdm(total=len(pixels), desc=progress, unit="image", disable=progress is None or rank() != 0, leave=False)
+    with eval_mode(network), bar:
+        for start in range(0, len(pixels), batch_size):
+            logits = network(normalise(pixels[start : start + batch_size].to(device, non_blocking=True)))
+            hits = correct_in_top(logits, labels[start : start + batch_size].to(device))
+            top1, top5 = top1 + hits[0], top5 + hits[1]
+            bar.update(len(logits))
+    count = len(pixels)
+    return {"top1": 100 * top1 / count, "top5": 100 * top5 / count, "count": count}
+
+
+def dataset_accuracy(network, images, device, workers=4, batch_size=250, progress=None, at_once=5000):
+    """accuracy on a whole utils.datasets.RealImages, decoded `at_once` images at a time so that memory stays flat."""
+    top1 = top5 = 0.0
+    for start in range(0, len(images), at_once):
+        index = range(start, min(start + at_once, len(images)))
+        part = accuracy(network, images.pixels(index, workers), torch.from_numpy(images.labels[start : index.stop]), device,
+                        batch_size, progress)
+        top1, top5 = top1 + part["top1"] * len(index), top5 + part["top5"] * len(index)
+    return {"top1": top1 / len(images), "top5": top5 / len(images), "count": len(images)}
