@@ -1,0 +1,136 @@
+"""Training a student: its optimiser, its batches and one epoch. Knows nothing of options and folders."""
+
+import contextlib
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from utils import schedules
+from utils.epoch_plan import batch_slice, mixed_batch
+from utils.seeding import seeded, stable_seed
+from validate.losses import micro_batches
+
+
+@dataclass
+class Batch:
+    """What one optimiser step sees.
+
+    images: float32 [n, 3, S, S], augmented and mixed. soft_labels: float32 [n, C] or None. classes: int64 [n], of the
+    un-mixed images. partner_classes: int64 [n] of the images mixed in, with weight 1 - lam; None when they do not count.
+    """
+
+    images: torch.Tensor
+    soft_labels: torch.Tensor | None
+    classes: torch.Tensor
+    partner_classes: torch.Tensor | None
+    lam: float
+
+
+def planned_batches(pixels, labels, plan, options, soft_labels, mixed_target, device):
+    """The batches of an epoch in the order of its plan.
+
+    pixels: function of int64 indices giving uint8 [n, 3, S, S] on the device. labels: int64 [N], class of every image.
+    plan, options: EpochPlan and PlanOptions. soft_labels: function of (number of the batch, mixed images) giving [n, C],
+    or None. mixed_target: whether the partners' classes count too.
+    """
+    for number in range(options.batches):
+        at = batch_slice(options, number)
+        images = mixed_batch(pixels, plan, options, number)
+        classes = labels[plan.order[at]]
+        partner_classes = classes[plan.partners[at]].to(device) if mixed_target and options.mix != "none" else None
+        soft = None if soft_labels is None else soft_labels(number, images).to(device)
+        yield Batch(images, soft, classes.to(device), partner_classes, float(plan.lams[number]))
+
+
+def split_parameters(net):
+    """(decayed, not decayed) parameters: weight decay takes those whose name contains "weight" and that have more than
+    one dimension (released code; 21 of ResNet-18's 62)."""
+    decayed, free = [], []
+    for name, parameter in net.named_parameters():
+        (decayed if "weight" in name and parameter.ndim > 1 else free).append(parameter)
+    return decayed, free
+
+
+def build_optimizer(net, name, lr, weight_decay, momentum=0.9):
+    """AdamW (betas 0.9 / 0.999) or SGD with momentum. The paper: AdamW, lr 1e-3, weight decay 0.01."""
+    decayed, free = split_parameters(net)
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+    if name == "adamw":
+        return torch.optim.AdamW(groups, lr=lr)
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum)
+
+
+def factor(schedule, epoch, epochs, zeta=2.5):
+    """Factor on the learning rate in epoch 0 ... epochs - 1, by the schedule's name. zeta: of ssrs and ssrs_continuous."""
+    function = schedules.STUDENT[schedule]
+    return function(epoch, epochs, zeta) if schedule.startswith("ssrs") else function(epoch, epochs)
+
+
+def set_learning_rate(optimizer, lr):
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+@contextlib.contextmanager
+def library_randomness(device, *key):
+    """Seed what a net draws by itself (dropout, stochastic depth) on its device; the generators' old state comes back."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), seeded(*key):
+        if device.type == "cuda":
+            torch.cuda.manual_seed(stable_seed(*key))
+        yield
+
+
+@contextlib.contextmanager
+def batch_norm_in_eval_mode(network):
+    """BatchNorm layers use their running statistics, and leave them alone, inside this block."""
+    layers = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
+    for layer in layers:
+        layer.eval()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.train()
+
+
+def train_step(network, optimizer, batch, loss, sizes):
+    """One optimiser step on a batch, as micro-batches of these sizes (one after the other in the batch).
+
+    loss: function of (logits, soft_labels, classes, partner_classes, lam) giving the mean over its images. BatchNorm sees
+    one micro-batch at a time, so its running statistics move once per micro-batch (released code).
+    Returns (sum of the loss over images, number of hits on the un-mixed class), on the device.
+    """
+    count = len(batch.images)
+    optimizer.zero_grad(set_to_none=True)
+    total, hits, start = 0.0, 0, 0
+    # A single image has no batch statistics (at 1x1 pixels its variance is 0, PyTorch refuses): use the running ones.
+    with batch_norm_in_eval_mode(network) if count == 1 else contextlib.nullcontext():
+        for size in sizes:
+            at = slice(start, start + size)
+            start += size
+            soft = None if batch.soft_labels is None else batch.soft_labels[at]
+            partners = None if batch.partner_classes is None else batch.partner_classes[at]
+            logits = network(batch.images[at])
+            value = loss(logits, soft, batch.classes[at], partners, batch.lam)
+            (value * (size / count)).backward()
+            total = total + value.detach() * size
+            hits = hits + (logits.detach().argmax(1) == batch.classes[at]).sum()
+    optimizer.step()
+    return total, hits
+
+
+def train_epoch(network, optimizer, batches, loss, batch_size, accumulation_steps, after_batch=None):
+    """One epoch. batches: iterable of Batch. after_batch: called with (images so far, loss sum, hits), the sums on the device.
+
+    Returns (mean loss per image, top-1 in percent against the un-mixed class), both while training.
+    """
+    network.train()
+    seen, total, hits = 0, 0.0, 0
+    for batch in batches:
+        sizes = micro_batches(len(batch.images), batch_size, accumulation_steps)
+        batch_total, batch_hits = train_step(network, optimizer, batch, loss, sizes)
+        seen, total, hits = seen + len(batch.images), total + batch_total, hits + batch_hits
+        if after_batch is not None:
+            after_batch(seen, total, hits)
+    return float(total) / seen, 100 * int(hits) / seen

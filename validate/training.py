@@ -1,0 +1,115 @@
+"""All epochs of a student: training, testing every few epochs, saving, going on after a stop."""
+
+import math
+import time
+
+import torch
+from tqdm import tqdm
+
+from models.evaluate import accuracy
+from utils.distributed import rank
+from utils.errors import UserError
+from validate.engine import factor, library_randomness, planned_batches, set_learning_rate, train_epoch
+
+_SAVE_SECONDS = 60  # a state is saved after every test, and when the last one is older than this
+_PIXELS_SHARE = 0.5  # distilled images stay on the GPU when they take less than this part of its free memory
+
+
+def pixel_source(pixels, device):
+    """Function of CPU int64 indices giving uint8 [n, 3, S, S] on the device; all pixels live there if they fit."""
+    if device.type != "cuda":
+        return lambda indices: pixels[indices]
+    if pixels.numel() < _PIXELS_SHARE * torch.cuda.mem_get_info(device)[0]:
+        there = pixels.to(device)
+        return lambda indices: there[indices.to(device)]
+    return lambda indices: pixels[indices].to(device, non_blocking=True)
+
+
+class Training:
+    """Train a network and keep its folder up to date; the same command goes on from the last state.
+
+    settings: resolved options. source: epoch(e) -> (plan, soft labels), with .options (PlanOptions). pixels, labels: distilled
+    images uint8 [N, 3, S, S] and classes int64 [N]. test: (pixels, labels) of the real test images.
+    loss: see engine.train_step. about: facts for the weight files' headers.
+    """
+
+    def __init__(self, folder, network, optimizer, settings, source, pixels, labels, test, loss, device, about):
+        self.folder, self.network, self.optimizer, self.settings = folder, network, optimizer, settings
+        self.source, self.labels, self.test, self.loss = source, labels, test, loss
+        self.device, self.about = device, about
+        self.pixels = pixel_source(pixels, device)
+        self.start, self.last, self.best, self.seconds = 0, None, None, 0.0
+        self.restore()
+
+    def restore(self):
+        state = self.folder.load_state()
+        if state is not None:
+            self.network.net.load_state_dict(state["net"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.start, self.last, self.best, self.seconds = (state[k] for k in ("epochs", "last", "best", "seconds"))
+        self.folder.drop_metrics(self.start)
+
+    def run(self):
+        """Train to the end. Returns {"last": test result, "best": test result, "seconds": of all starts together}."""
+        epochs, batches = self.settings["epochs"], self.source.options.batches
+        self.saved_at = time.monotonic()
+        with tqdm(total=epochs * batches, initial=self.start * batches, unit="batch", mininterval=0.5, disable=rank() != 0,
+                  desc=f"epoch {self.start + 1}/{epochs}") as self.bar:
+            for epoch in range(self.start, epochs):
+                self.one_epoch(epoch)
+        return {"last": self.last, "best": self.best, "seconds": round(self.seconds, 1)}
+
+    def one_epoch(self, epoch):
+        began, settings = time.monotonic(), self.settings
+        epochs = settings["epochs"]
+        lr = settings["lr"] * factor(settings["lr_schedule"], epoch, epochs, settings["zeta"])
+        set_learning_rate(self.optimizer, lr)
+        self.bar.set_description(f"epoch {epoch + 1}/{epochs}", refresh=False)
+        plan, soft_labels = self.source.epoch(epoch)
+        batches = planned_batches(self.pixels, self.labels, plan, self.source.options, soft_labels,
+                                  settings["gt_target"] == "mixed", self.device)
+        with library_randomness(self.device, settings["seed"], "student", epoch):
+            loss, train_top1 = train_epoch(self.network, self.optimizer, batches, self.loss, self.source.options.batch_size,
+                                           settings["gradient_accumulation_steps"], self.progress(lr))
+        if not math.isfinite(loss):
+            raise UserError(f"epoch {epoch + 1}: the training loss is {loss}. Try a smaller --lr, with another "
+                            f"--student-name or after removing {self.folder.path}.")
+        line = {"epoch": epoch, "lr": lr, "loss": loss, "train_top1": train_top1}
+        is_tested = (epoch + 1) % settings["eval_every"] == 0 or epoch + 1 == epochs
+        if is_tested:
+            line |= self.evaluate(epoch)
+        line["seconds"] = round(time.monotonic() - began, 3)
+        self.seconds += line["seconds"]
+        self.folder.add_metrics(line)
+        if is_tested or time.monotonic() - self.saved_at > _SAVE_SECONDS:
+            self.save(epoch)
+
+    def evaluate(self, epoch):
+        """Test; keep the weights when they are the best so far (the first of equals)."""
+        found = accuracy(self.network, *self.test, self.device, progress="test")
+        self.last = {"epoch": epoch, "top1": found["top1"], "top5": found["top5"]}
+        if self.best is None or self.last["top1"] > self.best["top1"]:
+            self.best = self.last
+            self.folder.save_weights("best", self.network, {**self.about, **self.best})
+        if rank() == 0:
+            self.bar.write(f"epoch {epoch + 1}/{self.settings['epochs']}: top-1 {found['top1']:.2f} %, top-5 "
+                           f"{found['top5']:.2f} %, best top-1 {self.best['top1']:.2f} % (epoch {self.best['epoch'] + 1})")
+        return {"top1": found["top1"], "top5": found["top5"]}
+
+    def save(self, epoch):
+        tested = self.last if self.last is not None and self.last["epoch"] == epoch else {"epoch": epoch}
+        self.folder.save_weights("last", self.network, {**self.about, **tested})
+        self.folder.save_state({"net": self.network.net.state_dict(), "optimizer": self.optimizer.state_dict(),
+                                "epochs": epoch + 1, "last": self.last, "best": self.best, "seconds": self.seconds})
+        self.saved_at = time.monotonic()
+
+    def progress(self, lr):
+        """What to call after each batch. Sums are read only when the bar is drawn, so that a GPU is not stalled by every step."""
+        best = "" if self.best is None else f", best test top-1 {self.best['top1']:.1f} %"
+
+        def after_batch(seen, loss, hits):
+            if self.bar.update(1):
+                self.bar.set_postfix_str(f"loss {float(loss) / seen:.4f}, lr {lr:.2e}, top-1 {100 * int(hits) / seen:.1f} %{best}",
+                                         refresh=False)
+
+        return after_batch
