@@ -34,23 +34,24 @@ def main(argv=None):
     real = datasets.open_images(args.dataset, "train", args.train_dir, args.image_size)
     settings = resolve(args, real)
     recipe = make_recipe(settings)
-    options.print_options("recover", {**settings, "ipc": f"{args.ipc_start} to {args.ipc_end - 1}", "classes": len(real.classes),
-                                      "device": device, "threads": threads, "output_dir": args.output_dir})
+    options.print_options("recover", {**settings, "teacher_weights": args.teacher_weights, "classes": len(real.classes),
+                                      "ipc": f"{args.ipc_start} to {args.ipc_end - 1}", "device": device, "threads": threads,
+                                      "output_dir": args.output_dir})
     run_folder.check_writable(args.output_dir)
     run_folder.remove_leftovers(args.output_dir)
 
     units = plan_units(settings, real, args.ipc_end)
     groups = [group for group in group_units(units, args.units_per_step) if group[-1].ipc_id >= args.ipc_start]
-    networks = load_networks(groups, settings, real.classes, device)
-    manifest = {"options": settings, "versions": run_folder.versions(), "threads": threads,
-                "identity": {"classes": real.classes, "primary_weights": fingerprint(networks[settings["primary_teacher"]])}}
-    run_folder.settle_manifest(args.output_dir / "images.json", manifest,
-                               "Give the same options again, or choose another --output-dir.")
-
+    networks = load_networks(groups, settings, args.teacher_weights, real.classes, device)
     files = UnitFiles(args.output_dir, len(real.classes), settings["image_format"])
     mine = distributed.my_share(group for group in groups if not all(map(files.is_finished, group)))
     if mine and settings["iteration"] and args.min_teacher_accuracy != 0:
         check_teacher(networks[settings["primary_teacher"]], real, units, settings, args, device)
+    manifest = {"options": settings, "teacher_weights": str(args.teacher_weights), "threads": threads,
+                "versions": run_folder.versions(),
+                "identity": {"classes": real.classes, "primary_weights": fingerprint(networks[settings["primary_teacher"]])}}
+    run_folder.settle_manifest(args.output_dir / "images.json", manifest,
+                               "Give the same options again, or choose another --output-dir.")
     print_plan(groups, mine, networks, real, recipe, device)
     total = sum(len(unit.classes) * unit.steps for group in mine for unit in group)
     with progress_bar(total, "recover", " image-steps", unit_scale=True) as bar:
@@ -69,7 +70,7 @@ def resolve(args, real):
         "dataset": args.dataset, "image_size": size, "start": args.start, "allow_short_classes": args.allow_short_classes,
         "image_format": image_format, "primary_teacher": args.primary_teacher,
         "bn_teachers": without_primary(args.bn_teachers, args.primary_teacher), "bn_slots": args.bn_slots,
-        "bn_slot_prob": args.bn_slot_prob, "teacher_weights": str(args.teacher_weights), "r_bn": args.r_bn,
+        "bn_slot_prob": args.bn_slot_prob, "r_bn": args.r_bn,
         "first_bn_multiplier": args.first_bn_multiplier, "tv_l2": args.tv_l2, "l2_scale": args.l2_scale,
         "batch_size": args.batch_size, "iteration": args.iteration, "steps": args.steps, "lr": args.lr,
         "min_scale_crops": args.min_scale_crops,
@@ -96,12 +97,12 @@ def plan_units(settings, real, ipc_end):
                                                              settings["bn_slot_prob"], settings["seed"], i)))
 
 
-def load_networks(groups, settings, classes, device):
+def load_networks(groups, settings, weights, classes, device):
     """Load each net that will run, once: the primary, and those BN teachers drawn that have BatchNorm."""
     primary = settings["primary_teacher"]
     drawn = {name for group in groups for unit in group for name in unit.bn_teachers}
     names = [primary] + [n for n in settings["bn_teachers"] if n in drawn and has_batch_norm(n)]
-    return load_teachers(names, settings["teacher_weights"], classes, device)
+    return load_teachers(names, weights, classes, device)
 
 
 def start_images(unit, real, settings, workers):
@@ -139,9 +140,9 @@ def check_teacher(network, real, units, settings, args, device):
     name = settings["primary_teacher"]
     distributed.print0(f"{name} classifies {top1:.1f} % of {len(indices)} real starting images right (chance {chance:.1f} %)")
     if top1 < least:
-        raise UserError(f"{name} classifies {top1:.1f} % of the real starting images right (chance {chance:.1f} %), expected at least "
-                        f"{least:.1f} %. Probably the class folders are in another order than the teacher's head, or these "
-                        "weights belong to another dataset or image size. --min-teacher-accuracy sets the limit; 0 switches "
+        raise UserError(f"{name} classifies {top1:.1f} % of the real starting images right (chance {chance:.1f} %), expected at "
+                        f"least {least:.1f} %. Probably the class folders are in another order than the teacher's head, or "
+                        "these weights belong to another dataset or image size. --min-teacher-accuracy sets the limit; 0 switches "
                         "this off.")
 
 

@@ -8,7 +8,7 @@ NAMES = [f"c{i}" for i in range(7)]
 
 
 def units(ipc_end=3, batch_size=3, available=None, allow_short=False):
-    return build_units(ipc_end, batch_size, available, NAMES, allow_short, lambda i: recover_steps(i, 8), lambda i: ("p", ["p"]))
+    return build_units(ipc_end, batch_size, available, NAMES, allow_short, lambda i: recover_steps(i, 8), lambda _: ("p", ["p"]))
 
 
 def test_chunks_in_class_order():

@@ -1,0 +1,175 @@
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from PIL import Image
+
+from models.networks import build, save_network
+from recover import data_synthesis
+from recover.data_synthesis import main
+from utils import datasets, images
+from utils.errors import UserError
+
+CLASSES = ("n01440764", "n01443537", "n01484850")
+TEACHERS = ("resnet18", "shufflenet_v2_x0_5")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("recover")
+    tiny.image_folder(root / "train", CLASSES, per_class=4)
+    tiny.teacher_folder(root / "teachers", TEACHERS, CLASSES)
+    return root
+
+
+def command(data, out, *more):
+    return ["--train-dir", str(data / "train"), "--output-dir", str(out), "--teacher-weights", str(data / "teachers"),
+            "--bn-teachers", "shufflenet_v2_x0_5", "alexnet", "--image-size", "32", "--ipc-end", "2", "--iteration", "4",
+            "--batch-size", "2", "--units-per-step", "2", "--min-teacher-accuracy", "0", "--checkpoint-every", "2", *more]
+
+
+def files(out, *folders):
+    return {str(p.relative_to(out)): p.read_bytes() for folder in folders for p in sorted((out / folder).rglob("*")) if p.is_file()}
+
+
+def test_same_command_twice_same_bytes_and_what_lies_on_disk(data, tmp_path, capsys):
+    for name in ("a", "b"):
+        main(command(data, tmp_path / name))
+    a, b = tmp_path / "a", tmp_path / "b"
+    assert files(a, "images", "previews") == files(b, "images", "previews")
+    assert sorted(files(a, "images")) == [f"images/new00{c}/class00{c}_id00{i}.png" for c in range(3) for i in range(2)]
+    assert (a / "images.json").read_bytes() == (b / "images.json").read_bytes()
+    record = json.loads((a / "units/slice00001_chunk000.json").read_text())
+    assert record["steps"] == 3
+    assert record["bn_teachers"][0] == record["logit_teacher"] == "resnet18"
+    assert record["units_together"] == ["slice00000_chunk000", "slice00001_chunk000"]
+    assert record["terms"][0]["step"] == 0
+    assert record["terms"][0]["ce"] > 0
+    assert list(record["start"]) == list(CLASSES)
+    assert not list((a / "units").glob("unfinished*"))
+    assert "image-steps, about" in capsys.readouterr().out
+
+
+def test_second_start_does_nothing_and_more_ipc_may_be_added(data, tmp_path, monkeypatch):
+    main(command(data, tmp_path))
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "images").rglob("*.png")}
+    with monkeypatch.context() as patch:
+        patch.setattr(data_synthesis, "synthesize", lambda *_: pytest.fail("worked again"))
+        main(command(data, tmp_path))
+    main(command(data, tmp_path, "--ipc-end", "4"))
+    assert all(p.stat().st_mtime_ns == t for p, t in before.items())
+    assert len(list((tmp_path / "images").rglob("*_id003.png"))) == 3
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 4])
+def test_stopped_and_resumed_equals_uninterrupted(data, tmp_path, monkeypatch, stop_at):
+    main(command(data, tmp_path / "whole"))
+    calls = []
+
+    def interrupted(self, step, active):
+        calls.append(step)
+        if len(calls) == stop_at:
+            raise KeyboardInterrupt
+        return original(self, step, active)
+
+    original = data_synthesis.GroupRun.after_step
+    with monkeypatch.context() as patch:
+        patch.setattr(data_synthesis.GroupRun, "after_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            main(command(data, tmp_path / "resumed"))
+    main(command(data, tmp_path / "resumed"))
+    assert files(tmp_path / "whole", "images", "previews") == files(tmp_path / "resumed", "images", "previews")
+    terms = [json.loads((tmp_path / run / "units/slice00000_chunk000.json").read_text())["terms"] for run in ("whole", "resumed")]
+    assert terms[0] == terms[1]
+    assert not list((tmp_path / "resumed").rglob("unfinished*"))
+
+
+def test_single_teacher_from_noise_without_reading_images(data, tmp_path):
+    main(command(data, tmp_path, "--start", "noise", "--bn-slots", "0", "--steps", "constant", "--ipc-end", "9"))
+    record = json.loads((tmp_path / "units/slice00008_chunk000.json").read_text())
+    assert record["bn_teachers"] == ["resnet18"]
+    assert record["steps"] == 4
+    assert set(record["start"].values()) == {"noise"}
+
+
+def test_zero_iterations_save_the_start_as_it_is(data, tmp_path):
+    main(command(data, tmp_path, "--iteration", "0", "--start", "random", "--seed", "1", "--ipc-end", "4"))
+    real = datasets.open_images("imagefolder", "train", data / "train", 32)
+    for c in range(3):
+        found = {np.array(Image.open(p)).tobytes() for p in (tmp_path / "images" / f"new00{c}").iterdir()}
+        originals = {real.centre(i).permute(1, 2, 0).numpy().tobytes() for i in real.by_class[c]}
+        assert found == originals  # four slices of four images: each real image used once
+
+
+def test_images_move_away_from_their_start_towards_the_loss(data, tmp_path):
+    main(command(data, tmp_path, "--iteration", "30", "--ipc-end", "1", "--log-every", "29", "--r-bn", "0"))
+    terms = json.loads((tmp_path / "units/slice00000_chunk000.json").read_text())["terms"]
+    assert terms[-1]["step"] == 29
+    assert terms[-1]["ce"] < terms[0]["ce"]
+
+
+def test_other_options_are_refused_by_name(data, tmp_path):
+    main(command(data, tmp_path, "--iteration", "0"))
+    with pytest.raises(UserError, match="was made with lr = 0.05, now lr = 0.1. Give the same options"):
+        main(command(data, tmp_path, "--iteration", "0", "--lr", "0.1"))
+    shutil.copytree(data / "teachers", tmp_path / "moved")
+    main(command(data, tmp_path, "--iteration", "0", "--teacher-weights", str(tmp_path / "moved")))  # the same weights elsewhere
+    other = build("resnet18", 3, seed=("other",))
+    other.classes = list(CLASSES)
+    save_network(tmp_path / "moved" / "resnet18.safetensors", other, {})
+    with pytest.raises(UserError, match="was made with primary_weights = "):
+        main(command(data, tmp_path, "--iteration", "0", "--teacher-weights", str(tmp_path / "moved")))
+
+
+def test_teacher_near_chance_stops_the_run(data, tmp_path):
+    args = [a for a in command(data, tmp_path) if a not in ("--min-teacher-accuracy", "0")]
+    with pytest.raises(UserError, match=re.compile("of the real starting images right .chance 33.3 %., expected at least 90.0 %."
+                                                   ".*another order than the teacher's head")):
+        main([*args, "--min-teacher-accuracy", "90"])
+    assert not (tmp_path / "units").exists()
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (["--ipc-end", "0"], "found 0, expected at least 1"),
+    (["--ipc-end", "5"], "class n01440764 has 4 images, IPC slice 4 needs 5.*--allow-short-classes"),
+    (["--ipc-start", "2"], "no slice in between"),
+    (["--lr", "-1"], "found -1, expected more than 0"),
+    (["--lr", "nan"], "found nan"),
+    (["--batch-size", "-3"], "found -3, expected at least 1"),
+    (["--iteration", "1.5"], "found '1.5', expected an integer"),
+    (["--primary-teacher", "resnet81"], "resnet81: no such network. Did you mean resnet18"),
+    (["--train-dir", "/nowhere"], "/nowhere: no such folder"),
+    (["--teacher-weights", "/nowhere"], "/nowhere: no such folder of teacher weights"),
+    (["--min-scale-crops", "1.5"], "found 1.5, expected more than 0 and at most 1"),
+    (["--ipc", "3"], "unrecognized arguments: --ipc"),
+])
+def test_bad_input(data, tmp_path, options, message):
+    with pytest.raises(UserError, match=message):
+        main(command(data, tmp_path, *options))
+    assert not (tmp_path / "images").exists()
+
+
+def test_short_classes_are_left_out_when_allowed(data, tmp_path):
+    train = tiny.image_folder(tmp_path / "train", CLASSES, per_class=2)
+    (train / CLASSES[1] / "img_001.JPEG").unlink()
+    main(command(data, tmp_path / "run", "--train-dir", str(train), "--allow-short-classes"))
+    assert sorted(p.name for p in (tmp_path / "run/images").rglob("*_id001.png")) == ["class000_id001.png", "class002_id001.png"]
+
+
+def test_corrupt_jpeg_is_named(data, tmp_path):
+    train = tiny.image_folder(tmp_path / "train", CLASSES, per_class=2)
+    broken = train / CLASSES[2] / "img_001.JPEG"
+    broken.write_bytes(broken.read_bytes()[:200])
+    with pytest.raises(UserError, match=f"{broken}: not a readable image"):
+        main(command(data, tmp_path / "run", "--train-dir", str(train)))
+
+
+def test_result_is_truncated_to_uint8():
+    white_ish = torch.tensor([0.0, 0.49999, 0.999, 1.2]).view(4, 1, 1, 1).expand(4, 3, 1, 1)
+    mean, std = torch.tensor(images.MEAN).view(3, 1, 1), torch.tensor(images.STD).view(3, 1, 1)
+    found = images.to_uint8((white_ish - mean) / std)
+    assert found[:, 0, 0, 0].tolist() == [0, 127, 254, 255]

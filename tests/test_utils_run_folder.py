@@ -1,0 +1,58 @@
+import os
+
+import pytest
+
+from utils import run_folder
+from utils.errors import UserError
+
+
+def test_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "sub" / "file.json"
+    run_folder.write_json(path, {"a": 1})
+
+    def fail():
+        with run_folder.written_whole(path) as temporary:
+            temporary.write_text("half")
+            raise OSError("the disk went away")
+
+    with pytest.raises(OSError, match="went away"):
+        fail()
+    assert run_folder.read_json(path, "x") == {"a": 1}
+    assert [p.name for p in path.parent.iterdir()] == ["file.json"]
+
+
+def test_leftovers_of_dead_processes_are_removed(tmp_path):
+    dead = tmp_path / f".a.json.{run_folder._HOST}.999999999.tmp"
+    alive = tmp_path / f".b.json.{run_folder._HOST}.{os.getppid()}.tmp"
+    elsewhere = tmp_path / ".c.json.another-host.999999999.tmp"
+    for p in (dead, alive, elsewhere):
+        p.write_text("x")
+    run_folder.remove_leftovers(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([alive.name, elsewhere.name])
+
+
+def test_manifest_is_written_once_and_compared(tmp_path):
+    path, content = tmp_path / "m.json", {"options": {"lr": 0.1, "names": ("a",)}, "identity": {"n": 3}, "versions": {"torch": "1"}}
+    run_folder.settle_manifest(path, content, "Start afresh.")
+    before = path.read_bytes()
+    run_folder.settle_manifest(path, {**content, "versions": {"torch": "2"}}, "Start afresh.")
+    assert path.read_bytes() == before  # other versions do not matter
+    with pytest.raises(UserError, match="m.json: was made with lr = 0.1, now lr = 0.2. Start afresh."):
+        run_folder.settle_manifest(path, {**content, "options": {"lr": 0.2, "names": ["a"]}}, "Start afresh.")
+    with pytest.raises(UserError, match="was made with n = 3, now n = null"):
+        run_folder.settle_manifest(path, {**content, "identity": {}}, "Start afresh.")
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "\x00"])
+def test_damaged_json(tmp_path, text):
+    (tmp_path / "m.json").write_text(text)
+    with pytest.raises(UserError, match="m.json: .*written by recover"):
+        run_folder.read_json(tmp_path / "m.json", "recover")
+    with pytest.raises(UserError, match="n.json: not found. It is written by recover"):
+        run_folder.read_json(tmp_path / "n.json", "recover")
+
+
+def test_unwritable_folder(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="cannot be written"):
+        run_folder.check_writable(tmp_path / "file" / "sub")
