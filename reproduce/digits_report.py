@@ -1,0 +1,179 @@
+"""The quickstart's report: table, grids and curves from what the stages left on disk."""
+
+import csv
+import json
+import statistics
+from dataclasses import asdict
+
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from models.networks import load_network
+from utils import images, run_folder
+from utils.distilled import DistilledImages
+from utils.metrics import intra_class_cosine
+
+KINDS = ("soft", "hard")
+GRID_SLICES = 3
+
+
+def mean_cosine(distilled, network):
+    """Mean intra-class cosine similarity of the teacher's penultimate features (paper Fig. 4)."""
+    network.eval()
+    with torch.no_grad():
+        features = torch.cat([network.features(images.normalise(part)) for part in distilled.pixels.split(250)])
+    return intra_class_cosine(features, distilled.labels)[1]
+
+
+def collect(out, sets, seeds, network):
+    """A row per set: {"set", "images", "cosine", "soft": [best top-1 per seed], "soft_last": ..., "hard": ..., ...}."""
+    rows = []
+    for name, (folder, _) in sets.items():
+        distilled = DistilledImages(out / folder / "images")
+        row = {"set": name, "folder": folder, "images": len(distilled), "cosine": mean_cosine(distilled, network)}
+        for kind in KINDS:
+            results = [run_folder.read_json(out / folder / "students" / f"{kind}_seed{s}" / "result.json", "validate")
+                       for s in range(seeds)]
+            row[kind] = [r["best"]["top1"] for r in results]
+            row[f"{kind}_last"] = [r["last"]["top1"] for r in results]
+        rows.append(row)
+    return rows
+
+
+def spread(values):
+    """"97.6", or "97.6 ± 0.3" (standard deviation) of several seeds."""
+    text = f"{statistics.mean(values):.1f}"
+    return text if len(values) == 1 else f"{text} ± {statistics.stdev(values):.1f}"
+
+
+def markdown_table(rows):
+    lines = ["| set | top-1 soft labels | top-1 hard labels | mean intra-class cosine |", "|---|---|---|---|"]
+    lines += [f"| {r['set']} | {spread(r['soft'])} | {spread(r['hard'])} | {r['cosine']:.3f} |" for r in rows]
+    return "\n".join(lines)
+
+
+def in_words(rows, tests):
+    """Who is ahead, and whether the test set can tell. Standard error of a proportion over `tests` images."""
+    sentences = []
+    for kind in KINDS:
+        order = sorted(rows, key=lambda r: -statistics.mean(r[kind]))
+        first, second = (statistics.mean(r[kind]) for r in order[:2])
+        error = 100 * (first / 100 * (1 - first / 100) / tests) ** 0.5
+        tie = "" if first - second > 2 * error else f", which {tests} test images cannot tell apart (standard error {error:.1f})"
+        sentences.append(f"With {kind} labels {order[0]['set']} is ahead of {order[1]['set']} by {first - second:.1f} points{tie}.")
+    least = min(rows, key=lambda r: r["cosine"])
+    sentences.append(f"{least['set']} is the most diverse set (lowest cosine).")
+    return " ".join(sentences)
+
+
+def draw_grid(out, sets, path):
+    """Start images above PRISM's and SRe2L's results from them, then the random subset; the first slices, a class a column."""
+    rows, names, columns = [], [], None
+    loaded = {name: DistilledImages(out / folder / "images") for name, (folder, _) in sets.items()}
+    starts = read_starts(out / next(iter(sets.values()))[0])
+    for ipc_id in range(min(GRID_SLICES, len(starts))):
+        rows.append(starts[ipc_id])
+        names.append(f"start {ipc_id}")
+        for name, distilled in loaded.items():
+            count = len(distilled) // len(distilled.classes)
+            rows.append(distilled.pixels[ipc_id::count])  # sorted by class, then by slice
+            names.append(f"{name} {ipc_id}")
+            columns = distilled.classes
+    images.save_grid(rows, path, names, columns, cell=64)
+
+
+def read_starts(run):
+    """The start images of each slice of a run on digits, uint8 [10, 3, 32, 32], found again by recover's records."""
+    from utils import datasets
+
+    real, starts = datasets.open_images("digits", "train"), []
+    for record in sorted((run / "units").glob("slice*.json")):
+        where = json.loads(record.read_text())["start"].values()
+        starts.append(real.pixels([int(text.split()[-1]) for text in where]))
+    return starts
+
+
+def draw_curves(out, sets, seeds, path):
+    """Test accuracy over epochs, a colour per set; solid: soft labels, dashed: hard."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for colour, (name, (folder, _)) in zip(("C0", "C1", "C2"), sets.items(), strict=True):
+        for kind, style in zip(KINDS, ("-", "--"), strict=True):
+            for seed in range(seeds):
+                lines = (out / folder / "students" / f"{kind}_seed{seed}" / "metrics.jsonl").read_text().splitlines()
+                points = [(m["epoch"] + 1, m["top1"]) for m in map(json.loads, lines) if m.get("top1") is not None]
+                axes.plot(*zip(*points, strict=True), style, color=colour, marker="o", markersize=3,
+                          label=f"{name}, {kind} labels" if seed == 0 else None)
+    axes.set(xlabel="epoch", ylabel="top-1 on the test digits (%)")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    with run_folder.written_whole(path) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")
+
+
+def write_csv(rows, path):
+    """One line per set and seed."""
+    with run_folder.written_whole(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["set", "seed", "images", *(f"{kind}_{which}_top1" for kind in KINDS for which in ("best", "last")),
+                         "intra_class_cosine"])
+        for row in rows:
+            for seed in range(len(row["soft"])):
+                writer.writerow([row["set"], seed, row["images"],
+                                 *(round(row[key][seed], 2) for kind in KINDS for key in (kind, f"{kind}_last")),
+                                 round(row["cosine"], 4)])
+
+
+def write_report(out, sets, seeds, teachers, seconds, sizes):
+    """Write table.csv, grid.png, curves.png and report.md into `out`, print the table, return the report's path.
+
+    sets: {name: (folder, recover options)}. seconds: {step: {"seconds", "command"}}. sizes: dataclass of the run's sizes.
+    """
+    network = load_network(out / "teachers" / f"{teachers[0]}.safetensors")[0]
+    rows = collect(out, sets, seeds, network)
+    tests = run_folder.read_json(out / rows[0]["folder"] / "students" / "soft_seed0" / "result.json", "validate")["test_images"]
+    write_csv(rows, out / "table.csv")
+    draw_grid(out, sets, out / "grid.png")
+    draw_curves(out, sets, seeds, out / "curves.png")
+    table, words = markdown_table(rows), in_words(rows, tests)
+    of_teachers = [run_folder.read_json(out / "teachers" / f"{name}.json", "squeeze") for name in teachers]
+    total = sum(step["seconds"] for step in seconds.values())
+    text = f"""# Digits, distilled to {rows[0]['images']} images
+
+{table}
+
+{words}
+Top-1 is the best of the tests every 10 epochs, as in the paper, on {tests} real digits that nothing was trained on;
+{seeds} student seed{'s' if seeds > 1 else ''}. Soft labels come from the four teachers, hard labels are the class alone.
+The cosine is that of {teachers[0]}'s penultimate features over all pairs of a class; lower is more diverse.
+Last and best of every seed: [table.csv](table.csv).
+
+## Images
+Three slices; a column is a class. PRISM and SRe2L started from the images in the row "start".
+
+![grid](grid.png)
+
+## Students
+![curves](curves.png)
+
+## Teachers
+| teacher | top-1 |
+|---|---|
+""" + "\n".join(f"| {name} | {about['top1']:.1f} |" for name, about in zip(teachers, of_teachers, strict=True)) + f"""
+
+## Steps
+Sizes: {', '.join(f'{k} {v}' for k, v in asdict(sizes).items() if not isinstance(v, tuple))}; {torch.get_num_threads()} CPU threads.
+
+| step | seconds |
+|---|---|
+""" + "\n".join(f"| {title} | {step['seconds']} |" for title, step in seconds.items()) + f"""
+| together | {total:.0f} |
+
+## Commands
+```
+""" + "\n".join(step["command"].replace(str(out), f"results/{out.name}") for step in seconds.values()) + "\n```\n"
+    run_folder.write_bytes(out / "report.md", text.encode())
+    print(f"\n{table}\n\n{words}", flush=True)
+    return out / "report.md"

@@ -1,0 +1,84 @@
+"""Distil scikit-learn's digits end to end and write a report: PRISM beside SRe2L beside random real images.
+
+    sh quickstart.sh [--fast]
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from models import pretrain
+from recover import data_synthesis
+from relabel import generate_soft_label
+from reproduce.digits_report import write_report
+from reproduce.steps import Steps
+from utils import options, run_folder
+from utils.errors import run_entry
+from validate import train_fkd
+
+ROOT = Path(__file__).resolve().parents[1]
+TEACHERS = ("resnet18", "mobilenet_v2", "shufflenet_v2_x0_5", "alexnet")  # the primary first
+
+# What recover is told for each set, beside the sizes below. SRe2L: one teacher, its learning rate and constant steps, from
+# the same start images. A real subset is recover's start saved as it is.
+SETS = {
+    "PRISM": ("prism", ["--bn-teachers", *TEACHERS]),
+    "SRe2L": ("sre2l", ["--bn-slots", "0", "--steps", "constant", "--lr", "0.25"]),
+    "random real": ("random", ["--start", "random", "--iteration", "0"]),
+}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large the run is."""
+
+    ipc: int = 10
+    iteration: int = 100
+    epochs: int = 50
+    squeeze: tuple = ("--min-accuracy", "95")
+
+
+FAST = Sizes(ipc=5, iteration=8, epochs=4, squeeze=("--epochs", "1"))
+
+
+def get_args_parser():
+    parser = options.Parser(prog="reproduce.quickstart", description="Distil the embedded digits end to end.")
+    parser.add_argument("--fast", action="store_true", help="fewer images, steps and epochs, and no accuracy gates")
+    parser.add_argument("--seeds", type=options.positive_int, default=1, help="students per set and kind of label")
+    parser.add_argument("--threads", type=options.positive_int, default=None, help="CPU threads (default: PyTorch's choice)")
+    parser.add_argument("--output-dir", type=options.path, help="default: results/digits, or results/digits-fast")
+    return parser
+
+
+def main(argv=None):
+    args = get_args_parser().parse_args(argv)
+    sizes = FAST if args.fast else Sizes()
+    out = args.output_dir or ROOT / "results" / ("digits-fast" if args.fast else "digits")
+    run_folder.check_writable(out)
+    run = ["--device", "cpu", "--threads", args.threads or torch.get_num_threads()]
+    steps = Steps(1 + 2 * len(SETS) + 2 * len(SETS) * args.seeds, out / "timings.json")
+
+    teachers = out / "teachers"
+    steps.run("squeeze: train the teachers", pretrain, "--dataset", "digits", "--teachers", *TEACHERS,
+              *sizes.squeeze, "--output-dir", teachers, *run)
+    for name, (folder, recover_options) in SETS.items():
+        steps.run(f"recover: {name}", data_synthesis, "--dataset", "digits", "--teacher-weights", teachers,
+                  "--ipc-end", sizes.ipc, "--units-per-step", sizes.ipc, "--iteration", sizes.iteration,
+                  *(["--min-teacher-accuracy", "0"] if args.fast else []), *recover_options, "--output-dir", out / folder, *run)
+    for name, (folder, _) in SETS.items():
+        steps.run(f"relabel: {name}", generate_soft_label, "--teachers", *TEACHERS, "--teacher-weights", teachers,
+                  "--epochs", sizes.epochs, "--output-dir", out / folder, *run)
+    for name, (folder, _) in SETS.items():
+        for seed in range(args.seeds):
+            student = ["--student", "resnet18", "--epochs", sizes.epochs, "--seed", seed, "--output-dir", out / folder, *run]
+            for kind, loss in (("soft", []), ("hard", ["--loss-type", "ce"])):
+                steps.run(f"validate: {name}, {kind} labels, seed {seed}", train_fkd, *student, *loss,
+                          "--student-name", f"{kind}_seed{seed}")
+
+    report = write_report(out, SETS, args.seeds, TEACHERS, steps.seconds, sizes)
+    print(f"\nReport: {report}", flush=True)
+
+
+if __name__ == "__main__":
+    run_entry(main)
