@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 _WEIGHT_BITS = 14  # see apply_crops
+_CACHED_PIXELS = 2**20  # cropped at once on a CPU, so that what lies between the two passes stays in its cache
 
 
 def draw_crops(count, height, width, area, ratio, generator):
@@ -44,23 +45,26 @@ def _largest_centre_crop(height, width, ratio):
     return width, height
 
 
-def interpolation_matrices(start, length, size_in, size_out):
-    """Bilinear enlargement of a window as a matrix per window, equal to PIL's resize of the cropped window.
+def interpolation_taps(start, length, size_out):
+    """The two neighbours and the weight of each sample when a window is enlarged bilinearly, as PIL does.
 
-    start, length: int [n], first pixel and number of pixels of each window inside size_in, length <= size_out
-    (when a window must shrink, PIL antialiases and this does not). Sample positions are clamped inside the window.
-    Returns float64 [n, size_out, size_in]; every row sums to 1 and has at most two entries.
+    start, length: int [n], first pixel and number of pixels of each window, length <= size_out (when a window must shrink,
+    PIL antialiases and this does not). Sample positions are clamped inside the window.
+    Returns low and high int64 [n, size_out] and the weight of high, float64 [n, size_out]; low's is 1 minus it.
     """
     start, length = start.double().view(-1, 1), length.double().view(-1, 1)
     position = (torch.arange(size_out, dtype=torch.float64) + 0.5) * length / size_out - 0.5
     position = position.clamp(min=0).minimum(length - 1)
     low = position.floor()
-    upper_weight = (position - low).unsqueeze(2)
-    low_index = (start + low).long().unsqueeze(2)
-    high_index = (start + torch.minimum(low + 1, length - 1)).long().unsqueeze(2)
-    matrix = torch.zeros(len(start), size_out, size_in, dtype=torch.float64)
-    matrix.scatter_add_(2, low_index, 1 - upper_weight)
-    matrix.scatter_add_(2, high_index, upper_weight)
+    return (start + low).long(), (start + torch.minimum(low + 1, length - 1)).long(), position - low
+
+
+def interpolation_matrices(start, length, size_in, size_out):
+    """interpolation_taps as a matrix per window: float64 [n, size_out, size_in]; rows sum to 1, at most two entries each."""
+    low, high, weight = interpolation_taps(start, length, size_out)
+    matrix = torch.zeros(len(low), size_out, size_in, dtype=torch.float64)
+    matrix.scatter_add_(2, low.unsqueeze(2), (1 - weight).unsqueeze(2))
+    matrix.scatter_add_(2, high.unsqueeze(2), weight.unsqueeze(2))
     return matrix
 
 
@@ -71,12 +75,28 @@ def apply_crops(pixels, boxes, size):
     PIL resizes rows first, rounds to 8 bits, then columns; so does this. Weights are rounded to 2^-14, which makes every
     product and sum exact in float32: the result does not depend on device, batch shape, threads or summation order.
     """
+    at_once = len(pixels) if pixels.is_cuda else max(1, _CACHED_PIXELS // pixels[0].numel())
+    parts = zip(pixels.split(at_once), boxes.split(at_once), strict=True)
+    return torch.cat([_crop_part(part, part_boxes, size) for part, part_boxes in parts])
+
+
+def _crop_part(pixels, boxes, size):
+    across = interpolation_taps(boxes[:, 1], boxes[:, 3], size)
+    down = interpolation_taps(boxes[:, 0], boxes[:, 2], size)
+    return _blend_rows(_blend_rows(pixels.transpose(2, 3), *across).transpose(2, 3), *down)
+
+
+def _blend_rows(pixels, low, high, weight):
+    """Rows of uint8 [n, 3, R, K] at low and high [n, S], blended and rounded: uint8 [n, 3, S, K]."""
+    n, channels, rows, _ = pixels.shape
     scale = 2.0**_WEIGHT_BITS
-    across = interpolation_matrices(boxes[:, 1], boxes[:, 3], pixels.shape[3], size)
-    down = interpolation_matrices(boxes[:, 0], boxes[:, 2], pixels.shape[2], size)
-    across, down = ((m * scale).round().div(scale).float().to(pixels.device) for m in (across, down))
-    x = torch.matmul(pixels.float(), across.transpose(1, 2).unsqueeze(1)).add_(0.5).floor_()
-    return torch.matmul(down.unsqueeze(1), x).add_(0.5).floor_().to(torch.uint8)
+    weight = (weight * scale).round().div(scale).float().to(pixels.device).view(n, 1, -1, 1)
+    first_row = (torch.arange(n * channels) * rows).view(n, channels, 1)
+    flat = pixels.reshape(n * channels * rows, -1)  # whole rows are copied, much faster than gathering single pixels
+    a, b = (flat.index_select(0, (first_row + index.unsqueeze(1)).view(-1).to(pixels.device)).view(n, channels, -1, flat.shape[1])
+            for index in (low, high))
+    a = a.float()
+    return b.sub(a).mul_(weight).add_(a).add_(0.5).to(torch.uint8)
 
 
 def crop_differentiable(x, box, size):

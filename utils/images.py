@@ -57,7 +57,8 @@ def _constants(like):
 
 def normalise(pixels, dtype=torch.float32):
     """uint8 [..., 3, H, W] -> (x/255 - mean)/std in `dtype`."""
-    x = pixels.to(dtype).div_(255)
+    x = pixels.to(dtype)
+    x = x.div_(torch.full((), 255, dtype=dtype, device=x.device))  # a plain 255 would be a product with 1/255 on a GPU
     mean, std = _constants(x)
     return x.sub_(mean).div_(std)
 
