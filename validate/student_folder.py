@@ -77,7 +77,7 @@ def draw_curve(lines, title):
     top1.plot(epochs, [line["train_top1"] for line in lines], color="tab:gray", label="training (un-mixed class)")
     top1.plot([line["epoch"] + 1 for line in tested], [line["top1"] for line in tested], marker="o", label="test")
     top1.set(xlabel="epoch", ylabel="top-1 (%)", ylim=(0, 100))
-    top1.legend()
+    top1.legend(loc="lower right")
     for axes in (loss, top1):
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)

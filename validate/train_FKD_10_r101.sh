@@ -1,19 +1,22 @@
 #!/bin/sh
 # Train a ResNet-101 student on 10 images per class and test it.        sh train_FKD_10_r101.sh [--option value ...]
-ROOT=$(cd "$(dirname "$0")/.." && pwd)
-STUDENT=${STUDENT:-resnet101}
-IPC=${IPC:-10}
-OUTPUT_DIR=${OUTPUT_DIR:-$ROOT/results/prism_r101_ipc$IPC}  # what recover and relabel filled
-VAL_DIR=${VAL_DIR:-/path/to/imagenet/val}                  # one folder per class
-EPOCHS=${EPOCHS:-300}
-BATCH_SIZE=${BATCH_SIZE:-50}
-LOSS_TYPE=${LOSS_TYPE:-mse_gt}
-CE_WEIGHT=${CE_WEIGHT:-0.1}
-SEED=${SEED:-0}
+ROOT=$(cd "$(dirname "$0")/.." && pwd)                                  # the project's root
+STUDENT=${STUDENT:-resnet101}                                           # torchvision name or timm/NAME
+IPC=${IPC:-10}                                                          # images per class, for the folder's name
+OUTPUT_DIR=${OUTPUT_DIR:-$ROOT/results/prism_r101_ipc$IPC}              # the run folder, shared by the three stages
+VAL_DIR=${VAL_DIR:-/path/to/imagenet/val}                               # real test images, one folder per class (wnid)
+EPOCHS=${EPOCHS:-300}                                                   # as many as were labelled, or fewer
+BATCH_SIZE=${BATCH_SIZE:-}                                              # empty: the labels' batch size
+LOSS_TYPE=${LOSS_TYPE:-mse_gt}                                          # mse_gt, mae_gt, kl, dist, or ce for hard labels
+SEED=${SEED:-0}                                                         # the student's; run several side by side
 # ---- nothing to edit below ----
 set -eu
 export CALLER_DIR="${CALLER_DIR:-$PWD}"
+if [ "${NGPU:-1}" -gt 1 ]; then
+    echo "error: NGPU=$NGPU, but a student is trained in one process. Set NGPU=1 and run several seeds side by side." >&2
+    exit 2
+fi
 cd "$ROOT"
 . ./utils/launch.sh
-launch validate.train_fkd --output-dir "$OUTPUT_DIR" --val-dir "$VAL_DIR" --student "$STUDENT" --epochs "$EPOCHS" \
-    --batch-size "$BATCH_SIZE" --loss-type "$LOSS_TYPE" --ce-weight "$CE_WEIGHT" --seed "$SEED" "$@"
+launch validate.train_fkd --student "$STUDENT" --output-dir "$OUTPUT_DIR" --val-dir "$VAL_DIR" --epochs "$EPOCHS" \
+    ${BATCH_SIZE:+--batch-size "$BATCH_SIZE"} --loss-type "$LOSS_TYPE" --seed "$SEED" "$@"
