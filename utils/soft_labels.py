@@ -4,11 +4,12 @@ epoch_000.safetensors holds, for N images in batches of B and C classes:
   logits [N, C]        raw logits of the mixed views, in the order of the plan; fp16 or fp32
   crc32 int64 [ceil(N/B)]   of the stored bytes of each batch's logits
   order, crops, flips, partners, lams, boxes    the plan of the epoch (utils.epoch_plan)
-  header "about": epoch, batch_size, format, CRC-32 of the plan
+  header "about": epoch, batch_size, format, CRC-32 of the plan, recipe (hash of what labels.json says)
 Any safetensors reader opens it. Files are streamed (memory stays flat) and read a batch at a time.
 """
 
 import contextlib
+import hashlib
 import json
 import re
 import struct
@@ -25,6 +26,7 @@ from utils.run_folder import read_json, written_whole
 NUMBER_FORMATS = {"fp32": torch.float32, "fp16": torch.float16}
 _TYPE_NAMES = {torch.float32: "F32", torch.float16: "F16", torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8"}
 _RUN_AGAIN = "Was relabel stopped? Run it again: finished epochs are skipped."
+_OTHER_RUN = "Was it copied from another run? Remove it and run relabel again."
 _PLAN = ("order", "crops", "flips", "partners", "lams", "boxes")
 
 
@@ -50,12 +52,13 @@ class LabelWriter:
         with LabelWriter(path, epoch, plan, options, classes, "fp16") as writer:
             writer.write(0, logits)  # then 1, 2, ... in order
 
-    classes: number of columns C. Raises UserError for logits that are not finite or do not fit the number format.
+    classes: number of columns C. recipe: recipe_hash of labels.json, so that a file of another run is told apart; None is
+    not checked. Raises UserError for logits that are not finite or do not fit the number format.
     """
 
-    def __init__(self, path, epoch, plan, options, classes, number_format):
+    def __init__(self, path, epoch, plan, options, classes, number_format, recipe=None):
         self.path, self.epoch, self.plan, self.options = Path(path), epoch, plan, options
-        self.classes, self.number_format = classes, number_format
+        self.classes, self.number_format, self.recipe = classes, number_format, recipe
         self._crcs = []
 
     def __enter__(self):
@@ -77,7 +80,7 @@ class LabelWriter:
         entries += [(name, t.dtype, list(t.shape)) for name, t in plan.items()]
         entries += [("logits", dtype, [self.options.images, self.classes]), ("flips", flips.dtype, list(flips.shape))]
         about = {"epoch": self.epoch, "batch_size": self.options.batch_size, "format": self.number_format,
-                 "plan_crc32": _plan_crc(self.plan.tensors())}
+                 "recipe": self.recipe, "plan_crc32": _plan_crc(self.plan.tensors())}
         header, end = {"__metadata__": {"about": json.dumps(about, sort_keys=True)}}, 0
         for name, entry_dtype, shape in entries:
             begin, end = end, end + entry_dtype.itemsize * torch.Size(shape).numel()
@@ -143,9 +146,9 @@ def _plan_crc(tensors):
 class EpochLabels:
     """The labels of one epoch. The header is checked on opening, plan and batches when they are read."""
 
-    def __init__(self, path, epoch, options, classes, number_format):
+    def __init__(self, path, epoch, options, classes, number_format, recipe=None):
         self.path, self.epoch, self.options = Path(path), epoch, options
-        self.classes, self.number_format = classes, number_format
+        self.classes, self.number_format, self.recipe = classes, number_format, recipe
         self._file = self._crcs = None
         self._check_header()
 
@@ -172,22 +175,24 @@ class EpochLabels:
         try:
             about = json.loads((file.metadata() or {})["about"])
             shapes = {name: file.get_slice(name).get_shape() for name in (*_PLAN, "logits", "crc32")}
-            stored = {k: about[k] for k in ("epoch", "batch_size", "format", "plan_crc32")}
+            (images, classes), (batches,) = shapes["logits"], shapes["crc32"]
+            found = {"batches of": about["batch_size"], "epoch": about["epoch"], "classes": classes, "format": about["format"],
+                     "images": images}
+            self._plan_crc, recipe = about["plan_crc32"], about["recipe"]
         except (KeyError, ValueError, TypeError, SafetensorError):
             raise UserError(f"{self._name}: not a label file of this project. Remove it and run relabel again.") from None
-        (images, classes), (batches,), options = shapes["logits"], shapes["crc32"], self.options
-        if stored["batch_size"] != options.batch_size:
-            raise UserError(f"{self._name}: batches of {stored['batch_size']} images, expected {options.batch_size} as "
-                            "labels.json says. Remove this file and run relabel again.")
-        if batches != options.batches:
-            raise UserError(f"{self._name}: {batches} batches, expected {options.batches}. {_RUN_AGAIN}")
-        found, expected = (stored["epoch"], images, classes, stored["format"]), (self.epoch, options.images, self.classes,
-                                                                              self.number_format)
-        for what, here, there in zip(("epoch", "images", "classes", "format"), found, expected, strict=True):
-            if here != there:
-                raise UserError(f"{self._name}: {what} {here}, expected {there} as labels.json says. Was it copied from "
-                                "another run? Remove this file and run relabel again.")
-        self._plan_crc = stored["plan_crc32"]
+        expected = {"batches of": self.options.batch_size, "epoch": self.epoch, "classes": self.classes,
+                    "format": self.number_format}
+        for what, value in expected.items():
+            if found[what] != value:
+                raise UserError(f"{self._name}: {what} {found[what]}, expected {value} as labels.json says. {_OTHER_RUN}")
+        if batches != self.options.batches:
+            raise UserError(f"{self._name}: {batches} batches, expected {self.options.batches}. {_RUN_AGAIN}")
+        if images != self.options.images:
+            raise UserError(f"{self._name}: {images} images, expected {self.options.images}. {_OTHER_RUN}")
+        if self.recipe is not None and recipe is not None and recipe != self.recipe:
+            raise UserError(f"{self._name}: made by another recipe (images, teachers or options) than labels.json says. "
+                            f"{_OTHER_RUN}")
 
     @property
     def plan(self):
@@ -240,7 +245,7 @@ class LabelStore:
             raise UserError(f"{self.folder / 'labels.json'}: does not say {error}. Remove the folder and run relabel "
                             "again.") from None
         check_images(self.folder, belongs_to, images)
-        self.classes = len(belongs_to["classes"])
+        self.classes, self.recipe = len(belongs_to["classes"]), recipe_hash(content)
 
     @property
     def epochs(self):
@@ -250,7 +255,8 @@ class LabelStore:
 
     def epoch(self, epoch):
         """EpochLabels of an epoch. Raises UserError when it is missing, damaged or of other batches."""
-        return EpochLabels(epoch_file(self.folder, epoch), epoch, self.plan_options, self.classes, self.number_format)
+        return EpochLabels(epoch_file(self.folder, epoch), epoch, self.plan_options, self.classes, self.number_format,
+                           self.recipe)
 
     def check(self, epochs, batch_size=None):
         """Before training starts: epochs 0 ... epochs-1 must be there with good headers, and the batch size the labels'."""
@@ -266,6 +272,11 @@ class LabelStore:
                             f"{missing[0]}. {_RUN_AGAIN} (relabel --epochs {epochs})")
         for epoch in range(epochs):
             self.epoch(epoch)
+
+
+def recipe_hash(content):
+    """Hex SHA-256 of the parts of labels.json that change the numbers: options and identity."""
+    return hashlib.sha256(json.dumps([content["options"], content["identity"]], sort_keys=True).encode()).hexdigest()
 
 
 def plan_options(options, images):
