@@ -4,16 +4,20 @@ import functools
 import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from utils.datasets import class_folders
 from utils.distributed import rank
+from utils.epoch_plan import EpochPlan, mixed_batch
 from utils.errors import UserError
 from utils.images import decode, to_tensor
 from utils.run_folder import read_json, sha256_file
+from utils.soft_labels import LabelStore
 
 
 class DistilledImages:
@@ -42,11 +46,17 @@ class DistilledImages:
         return len(self.paths)
 
     @functools.cached_property
+    def image_size(self):
+        """Side of the images in pixels, from the first one."""
+        width, height = decode(self.folder / self.paths[0]).size
+        if width != height:
+            raise UserError(f"{self.folder / self.paths[0]}: {width}x{height} pixels, expected a square image.")
+        return width
+
+    @functools.cached_property
     def pixels(self):
         """All images, uint8 [N, 3, S, S], decoded by several threads. Raises UserError for images of unequal sizes."""
-        size = decode(self.folder / self.paths[0]).size
-        if size[0] != size[1]:
-            raise UserError(f"{self.folder / self.paths[0]}: {size[0]}x{size[1]} pixels, expected a square image.")
+        size = (self.image_size, self.image_size)
         out = torch.empty(len(self), 3, size[1], size[0], dtype=torch.uint8)
         bar = tqdm(total=len(self), desc="decode", unit="image", disable=rank() != 0, leave=False)
 
@@ -72,3 +82,57 @@ class DistilledImages:
             hashes = list(pool.map(lambda p: sha256_file(self.folder / p), self.paths))
         lines = [[str(path), digest] for path, digest in zip(self.paths, hashes, strict=True)]
         return {"count": len(self), "classes": self.classes, "files": hashlib.sha256(json.dumps(lines).encode()).hexdigest()}
+
+
+def load(run_folder, workers=4):
+    """The distilled dataset of a run folder (images/ and labels/) for somebody's own training loop.
+
+        data = utils.distilled.load("results/prism_r18_ipc10")
+        for epoch in data.epochs:
+            data.set_epoch(epoch)
+            for images, soft_labels, classes in DataLoader(data, data.batch_size):
+                ...
+
+    Item i is position i of the epoch: image float32 [3, S, S], cropped, flipped, normalised with ImageNet's mean and std and
+    mixed with its partner, bit for bit what the teachers saw; soft label float32 [C], their raw logits for it; class int,
+    of the image before mixing. Do not shuffle: the plan already does, anew in every epoch. The released recipe takes each
+    batch as two micro-batches. Raises UserError when labels are missing, damaged or belong to other images.
+    """
+    folder = Path(run_folder)
+    images = DistilledImages(folder / "images", workers)
+    store = LabelStore(folder / "labels", images)
+    if not store.epochs:
+        stopped = "only the recipe is stored (--label-store none)" if store.store == "none" else "no epoch is there"
+        raise UserError(f"{store.folder}: {stopped}. Run relabel with --label-store files.")
+    return DistilledDataset(images, store)
+
+
+class DistilledDataset(Dataset):
+    """What `load` gives. epochs: numbers of the labelled epochs. classes: names. batch_size: of the labels."""
+
+    def __init__(self, images, store):
+        self.pixels, self.labels, self.classes = images.pixels, images.labels, images.classes
+        self.store, self.options, self.epochs = store, store.plan_options, store.epochs
+        self.batch_size = self.options.batch_size
+        self.set_epoch(self.epochs[0])
+
+    def set_epoch(self, epoch):
+        """Choose the epoch that the items belong to. Call it before a DataLoader starts to iterate (no persistent workers)."""
+        self.epoch, self._soft, self._soft_batch = epoch, None, None
+        self._labels = self.store.epoch(epoch)
+        self._plan = self._labels.plan
+
+    def __len__(self):
+        return self.options.images
+
+    def __getitem__(self, i):
+        if not 0 <= i < len(self):
+            raise IndexError(f"item {i} of {len(self)}")
+        batch, plan = i // self.batch_size, self._plan
+        pair = torch.tensor([i, batch * self.batch_size + int(plan.partners[i])])  # a view needs its partner's
+        two = EpochPlan(plan.order[pair], plan.crops[pair], plan.flips[pair], torch.tensor([1, 0]), plan.lams[batch : batch + 1],
+                        plan.boxes[batch : batch + 1])
+        image = mixed_batch(lambda indices: self.pixels[indices], two, replace(self.options, images=2, batch_size=2), 0)[0]
+        if self._soft_batch != batch:  # neighbours share a batch: read and checked once
+            self._soft, self._soft_batch = self._labels.batch(batch), batch
+        return image, self._soft[i - batch * self.batch_size].clone(), int(self.labels[plan.order[i]])

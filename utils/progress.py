@@ -12,3 +12,10 @@ def progress_bar(total, desc, unit, **settings):
     interval = 0.2 if sys.stderr.isatty() else 20
     return tqdm(total=total, desc=desc, unit=unit, disable=rank() != 0, mininterval=interval, maxinterval=interval + 10,
                 dynamic_ncols=True, **settings)
+
+
+def duration(seconds):
+    """Seconds as words: 45 s, 12 min, 5.1 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
