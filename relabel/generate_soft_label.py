@@ -1,0 +1,209 @@
+"""Stage 2: draw the plan of every epoch of this rank, label the views it makes, store both.
+
+    python -m relabel.generate_soft_label --output-dir results/prism_r18_ipc10
+"""
+
+import shutil
+import time
+
+import torch
+
+from models.ensemble import Ensemble
+from models.networks import fingerprint
+from models.teachers import load_teachers, weights_folder
+from relabel.args import ALPHA, get_args_parser
+from relabel.preview import save_preview
+from utils import datasets, distributed, options, run_folder
+from utils.distilled import DistilledImages
+from utils.epoch_plan import batch_slice, draw_plan, mixed_batch
+from utils.errors import UserError, run_entry
+from utils.progress import duration, progress_bar
+from utils.soft_labels import EpochLabels, LabelWriter, epoch_bytes, epoch_file, plan_options, recipe_hash
+
+_PIXELS_SHARE = 0.5  # images stay on the GPU when they take less than this part of its free memory
+
+
+def main(argv=None):
+    args = get_args_parser().parse_args(argv)
+    threads, device = options.set_threads(args.threads), distributed.choose_device(args.device)
+    images = DistilledImages(args.train_dir or args.output_dir / "images", args.workers)
+    folder = args.fkd_path or args.output_dir / "labels"
+    settings = resolve(args, images)
+    options.print_options("relabel", {**settings, "teacher_weights": args.teacher_weights, "label_store": args.label_store,
+                                      "epochs": args.epochs, "images": f"{len(images)} in {images.folder}",
+                                      "classes": len(images.classes), "device": device, "threads": threads,
+                                      "labels": folder})
+    run_folder.check_writable(folder)
+    run_folder.remove_leftovers(folder)
+
+    teachers = load_teachers(settings["teachers"], args.teacher_weights, images.classes, device, settings["image_size"])
+    ensemble = Ensemble([teachers[name] for name in settings["teachers"]], settings["ensemble"])
+    manifest = settle_labels_json(folder, settings, args, images, teachers)
+    labelling = Labelling(folder, settings, images, ensemble, recipe_hash(manifest), device)
+    if args.label_store == "none":
+        labelling.preview()
+        distributed.print0(f"relabel: the recipe lies in {folder / 'labels.json'}; validate makes the labels on the fly")
+        return
+    todo = [epoch for epoch in range(args.epochs) if not labelling.is_finished(epoch)]
+    labelling.check_space(todo, args.epochs)
+    mine = sorted(set(todo) & set(distributed.my_share(range(args.epochs))))  # a share of all: the others may be ahead
+    labelling.preview()
+    labelling.print_estimate(mine)
+    labelling.run(mine)
+    distributed.print0(f"relabel: done; labels lie in {folder}")
+
+
+def resolve(args, images):
+    """The options that change the labels, with defaults that depend on the data filled in."""
+    if args.mix_type == "none" and args.mix_alpha is not None:
+        raise UserError("--mix-alpha is not read with --mix-type none. Leave it out.")
+    flip = 0.5 if images.dataset is None or datasets.has_flips(images.dataset) else 0.0
+    return {
+        "teachers": args.teachers[:1] if args.ensemble == "single" else args.teachers, "ensemble": args.ensemble,
+        "fkd_seed": args.fkd_seed, "batch_size": args.batch_size, "min_scale_crops": args.min_scale_crops,
+        "flip_prob": flip if args.flip_prob is None else args.flip_prob, "mix_type": args.mix_type,
+        "mix_alpha": args.mix_alpha or ALPHA.get(args.mix_type, 1.0), "image_size": images.image_size,
+        "label_format": args.label_format,
+    }
+
+
+def settle_labels_json(folder, settings, args, images, teachers):
+    """Write labels.json, or check that the one there says the same. Returns it.
+
+    Where the teachers' weights lie and whether labels are stored may change: hashes tell the weights, and neither changes
+    a number.
+    """
+    given = weights_folder(args.teacher_weights)
+    content = {
+        "options": settings, "store": args.label_store, "teacher_weights": str(given or args.teacher_weights),
+        "identity": {"images": images.identity, "teachers": {name: fingerprint(net) for name, net in teachers.items()}},
+        "versions": run_folder.versions(),
+    }
+    path = folder / "labels.json"
+    found = run_folder.settle_manifest(path, content, "Give the same images, teachers and options again, or choose another "
+                                                      "--fkd-path.")
+    if found["store"] == "none" and args.label_store == "files":
+        found = {**found, "store": "files"}
+        run_folder.write_json(path, found)
+    return found
+
+
+class Labelling:
+    """Label epochs of images by an ensemble and store them.
+
+    settings: resolved options. recipe: hash that marks the files as belonging to labels.json.
+    """
+
+    def __init__(self, folder, settings, images, ensemble, recipe, device):
+        self.folder, self.settings, self.images, self.ensemble = folder, settings, images, ensemble
+        self.recipe, self.device = recipe, device
+        self.options, self.classes = plan_options(settings, len(images)), len(images.classes)
+        self._pixels = None
+
+    def pixels(self, indices):
+        """uint8 [n, 3, S, S] of these images on the device. All are decoded once, and lie on the GPU when they fit."""
+        if self._pixels is None:
+            self._pixels = self.images.pixels
+            if self.device.type == "cuda":
+                free = torch.cuda.mem_get_info(self.device)[0]
+                if self._pixels.nbytes < _PIXELS_SHARE * free:
+                    self._pixels = self._pixels.to(self.device)
+        return self._pixels[indices.to(self._pixels.device)].to(self.device)
+
+    def is_finished(self, epoch):
+        """Whether the file of an epoch is there with a good header. One that is damaged or foreign is reported: no."""
+        path = epoch_file(self.folder, epoch)
+        if not path.exists():
+            return False
+        try:
+            EpochLabels(path, epoch, self.options, self.classes, self.settings["label_format"], self.recipe)
+        except UserError as error:
+            distributed.print0(f"made anew: {error}")
+            return False
+        return True
+
+    def check_space(self, todo, epochs):
+        """Say how many bytes will be written; refuse when the disk has not so many."""
+        needed = len(todo) * epoch_bytes(self.options, self.classes, self.settings["label_format"])
+        free = shutil.disk_usage(self.folder).free
+        distributed.print0(f"relabel: {len(self.images):,} images of {self.classes:,} classes, {epochs - len(todo)} of {epochs} "
+                           f"epochs finished; {size_words(needed)} to write, {size_words(free)} free")
+        if needed > free:
+            raise UserError(f"{self.folder}: {len(todo)} epochs of labels take {size_words(needed)}, the disk has "
+                            f"{size_words(free)} free. Choose another --fkd-path, fewer --epochs, or --label-store none: "
+                            "validate then makes the same labels on the fly.")
+
+    def print_estimate(self, mine):
+        """Time two batches with the real teachers (the first warms up) and say how long everything will take."""
+        if not mine:
+            return
+        plan = draw_plan(self.options, mine[0])
+        for _ in range(2):
+            start = time.perf_counter()
+            self.label(plan, 0).cpu()
+            seconds = time.perf_counter() - start
+        batches = len(mine) * self.options.batches
+        distributed.print0(f"relabel: {seconds * 1e3:.0f} ms a batch of {len(plan.order[batch_slice(self.options, 0)])}, about "
+                           f"{duration(seconds * batches)} for {len(mine)} epochs on this rank")
+
+    def label(self, plan, batch):
+        """Logits [B, C] of a batch of mixed views, on the device."""
+        return self.ensemble(mixed_batch(self.pixels, plan, self.options, batch))
+
+    def run(self, epochs):
+        """Label epochs one after the other."""
+        with progress_bar(len(epochs) * len(self.images), "relabel", " images", unit_scale=True) as bar:
+            for epoch in epochs:
+                bar.set_postfix_str(f"epoch {epoch}", refresh=False)
+                self.run_epoch(epoch, bar)
+
+    def run_epoch(self, epoch, bar):
+        plan = draw_plan(self.options, epoch)
+        with LabelWriter(epoch_file(self.folder, epoch), epoch, plan, self.options, self.classes,
+                         self.settings["label_format"], self.recipe) as writer:
+            waiting = None
+            for batch in range(self.options.batches):
+                logits = ToCpu(self.label(plan, batch))
+                if waiting is not None:  # a batch is written while the GPU works on the next
+                    writer.write(batch - 1, waiting.get())
+                waiting = logits
+                bar.update(len(waiting))
+            writer.write(self.options.batches - 1, waiting.get())
+
+    def preview(self):
+        """labels/preview.png: some views of the first batch with the ensemble's answers. Written once, by rank 0."""
+        path = self.folder / "preview.png"
+        if distributed.rank() == 0 and not path.exists():
+            plan = draw_plan(self.options, 0)
+            views = mixed_batch(self.pixels, plan, self.options, 0)
+            save_preview(path, views.cpu(), self.ensemble(views).cpu(), plan, self.options, self.images)
+
+
+class ToCpu:
+    """A copy of a tensor to the CPU that the program does not wait for until `get`."""
+
+    def __init__(self, tensor):
+        self._copy, self._event = tensor.to("cpu", non_blocking=True), None
+        if tensor.is_cuda:
+            self._event = torch.cuda.Event()
+            self._event.record()
+
+    def __len__(self):
+        return len(self._copy)
+
+    def get(self):
+        if self._event is not None:
+            self._event.synchronize()
+        return self._copy
+
+
+def size_words(count):
+    """Bytes as words: 6.1 GB."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
+        if count >= scale:
+            return f"{count / scale:.1f} {unit}"
+    return f"{count / 1e3:.1f} kB"
+
+
+if __name__ == "__main__":
+    run_entry(main)
