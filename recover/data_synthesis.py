@@ -20,7 +20,7 @@ from recover.unit_files import UnitFiles
 from recover.units import build_units, group_units
 from utils import datasets, distributed, images, options, run_folder, schedules
 from utils.errors import UserError, run_entry
-from utils.progress import progress_bar
+from utils.progress import duration, progress_bar
 from utils.seeding import stream
 
 ACCURACY_IMAGES = 1000  # the primary teacher is measured on about so many starting images
@@ -158,13 +158,6 @@ def print_plan(groups, mine, networks, real, recipe, device):
                     for u in todo)
         text += f", about {duration(whole)} (timed on one step of each teacher)"
     distributed.print0(text)
-
-
-def duration(seconds):
-    """Seconds as words: 45 s, 12 min, 5.1 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 class GroupRun:

@@ -41,7 +41,8 @@ def test_every_option_is_read(stage):
     code = "\n".join(f.read_text() for room in (stage, "utils") for f in sources(room) if f.name != "args.py")
     for action in parser._actions:
         if action.dest != "help":
-            assert re.search(rf"\b(args|arguments)\.{action.dest}\b|[\"']{action.dest}[\"']", code), f"{stage}: {action.dest} is read nowhere"
+            read = re.search(rf"\b(args|arguments)\.{action.dest}\b|[\"']{action.dest}[\"']", code)
+            assert read, f"{stage}: {action.dest} is read nowhere"
             assert action.help, f"{stage}: {action.dest} has no help"
 
 

@@ -49,7 +49,7 @@ def test_flat_ilsvrc_validation_folder_is_explained(tmp_path):
 
 def test_other_classes_than_distilled(tmp_path):
     root = tiny.image_folder(tmp_path, ("a", "b"), per_class=1)
-    with pytest.raises(UserError, match="has 2 class folders, expected the 3 that were distilled: 2 missing .the first is c.*1 not exp"):
+    with pytest.raises(UserError, match="has 2 class folders, expected the 3 that were distilled: 2 missing .the first is c"):
         datasets.open_images("imagefolder", "test", root, classes=["a", "c", "d"])
 
 
@@ -73,7 +73,7 @@ def test_cifar_folder_through_torchvision(tmp_path, monkeypatch):
     folder = tmp_path / CIFAR10.base_folder
     folder.mkdir()
     random = np.random.default_rng(0)
-    batches = [("data_batch_%d" % i, 4) for i in range(1, 6)] + [("test_batch", 4)]
+    batches = [(f"data_batch_{i}", 4) for i in range(1, 6)] + [("test_batch", 4)]
     for name, n in batches:
         content = {"data": random.integers(0, 256, (n, 3072), dtype=np.uint8), "labels": [0, 3, 9, 3]}
         (folder / name).write_bytes(pickle.dumps(content))
