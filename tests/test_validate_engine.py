@@ -102,7 +102,7 @@ def test_batch_of_one_uses_and_leaves_running_statistics():
     expected = LOSS(reference(batch.images), batch.soft_labels, batch.classes, batch.partner_classes, batch.lam)
     net.train()
     total, _ = engine.train_step(net, torch.optim.SGD(net.parameters(), lr=0.1), batch, LOSS, [1])
-    assert float(total) == pytest.approx(float(expected))
+    assert float(total) == pytest.approx(expected.item())
     for name in ("running_mean", "running_var", "num_batches_tracked"):
         assert torch.equal(net[1].state_dict()[name], statistics[name])
     assert not torch.equal(net[0].weight, weights)
@@ -118,7 +118,7 @@ def test_epoch_gives_mean_loss_and_top1_over_images():
     values, hits = 0.0, 0
     for b in batches:
         logits = net(b.images)
-        values += len(b.images) * float(LOSS(logits, b.soft_labels, b.classes, b.partner_classes, b.lam))
+        values += len(b.images) * LOSS(logits, b.soft_labels, b.classes, b.partner_classes, b.lam).item()
         hits += int((logits.argmax(1) == b.classes).sum())
     assert loss == pytest.approx(values / 8)
     assert top1 == pytest.approx(100 * hits / 8)

@@ -10,15 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from models.ensemble import Ensemble
-from models.networks import build, fingerprint, load_network, save_network
-from models.teachers import load_teachers
+from models.networks import build, load_network, save_network
+from relabel.generate_soft_label import main as label
 from tests import tiny
-from utils.distilled import DistilledImages
-from utils.epoch_plan import PlanOptions, draw_plan, mixed_batch
 from utils.errors import UserError
 from utils.run_folder import write_json
-from utils.soft_labels import LabelWriter, epoch_file
 from validate import engine
 from validate.label_source import HardLabels
 from validate.train_fkd import main
@@ -44,30 +40,18 @@ def made(tmp_path_factory):
                                      "identity": {"classes": CLASSES}})
     tiny.image_folder(root / "val", CLASSES, 4, size=(44, 40), seed=2)
     tiny.teacher_folder(root / "teachers", TEACHERS, CLASSES)
-    make_labels(run, root / "teachers")
+    relabel(run, root / "teachers")
     return root
 
 
-def make_labels(run, weights):
-    images = DistilledImages(run / "images")
-    plan = PlanOptions(len(images), 32, batch_size=4, seed=42)
-    teachers = load_teachers(TEACHERS, weights, images.classes, torch.device("cpu"), 32)
-    ensemble = Ensemble(teachers.values(), "equal_energy")
-    for epoch in range(EPOCHS):
-        drawn = draw_plan(plan, epoch)
-        with LabelWriter(epoch_file(run / "labels", epoch), epoch, drawn, plan, len(CLASSES), "fp16") as writer:
-            for batch in range(plan.batches):
-                writer.write(batch, ensemble(mixed_batch(lambda i: images.pixels[i], drawn, plan, batch)))
-    options = {"teachers": TEACHERS, "ensemble": "equal_energy", "fkd_seed": 42, "batch_size": 4, "min_scale_crops": 0.25,
-               "mix_type": "cutmix", "mix_alpha": 1.0, "flip_prob": 0.5, "image_size": 32, "label_format": "fp16"}
-    write_json(run / "labels/labels.json", {
-        "options": options, "teacher_weights": str(weights), "store": "files",
-        "identity": {"images": images.identity, "teachers": {n: fingerprint(t) for n, t in teachers.items()}}})
+def relabel(run, teachers, *more):
+    label(["--output-dir", str(run), "--teachers", *TEACHERS, "--teacher-weights", str(teachers), "--batch-size", "4",
+           "--epochs", str(EPOCHS), "--device", "cpu", "--threads", "1", *more])
 
 
 def command(made, name, *more, run=None):
     return ["--output-dir", str(run or made / "run"), "--val-dir", str(made / "val"), "--student", "shufflenet_v2_x0_5",
-            "--epochs", str(EPOCHS), "--eval-every", "2", "--device", "cpu", "--threads", "2", "--student-name", name, *more]
+            "--epochs", str(EPOCHS), "--eval-every", "2", "--device", "cpu", "--threads", "1", "--student-name", name, *more]
 
 
 def weights(made, name):
@@ -158,10 +142,9 @@ def test_online_labels_give_identical_weights(trained):
 
 def test_auto_goes_online_when_relabel_stored_none_and_checks_the_weights(trained, tmp_path):
     run = copy_run(trained, tmp_path)
-    for file in (run / "labels").glob("*.safetensors"):
-        file.unlink()
-    manifest = json.loads((run / "labels/labels.json").read_text())
-    write_json(run / "labels/labels.json", {**manifest, "store": "none"})
+    shutil.rmtree(run / "labels")
+    relabel(run, trained / "teachers", "--label-store", "none")
+    assert not list((run / "labels").glob("*.safetensors"))
     with pytest.raises(UserError, match="stored no labels.*--labels online"):
         main(command(trained, "auto", "--labels", "stored", run=run))
     other = shutil.copytree(trained / "teachers", tmp_path / "other")
@@ -233,7 +216,7 @@ def test_hard_labels_need_no_labels_folder(made, tmp_path, capsys):
     for c, name in enumerate(CLASSES):
         (tmp_path / f"images/new{c:03d}").rename(tmp_path / "images" / name)
     base = ["--output-dir", str(tmp_path), "--val-dir", str(made / "val"), "--student", "shufflenet_v2_x0_5", "--epochs", "1",
-            "--loss-type", "ce", "--device", "cpu"]
+            "--loss-type", "ce", "--device", "cpu", "--threads", "1"]
     main([*base, "--batch-size", "5", "--temperature", "3"])
     assert "--temperature is not read with --loss-type ce" in capsys.readouterr().out
     result = json.loads((tmp_path / "students/shufflenet_v2_x0_5_hard_seed0/result.json").read_text())

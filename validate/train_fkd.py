@@ -6,7 +6,6 @@
 import functools
 
 import torch
-from tqdm import tqdm
 
 from models.evaluate import accuracy
 from models.networks import build, check_image_size, file_stem, load_network
@@ -14,7 +13,7 @@ from models.teachers import fit_head
 from utils import datasets, distributed, options, run_folder
 from utils.distilled import DistilledImages
 from utils.errors import UserError, run_entry
-from utils.images import decode
+from utils.progress import progress_bar
 from validate.args import OF_OPTIMIZER, get_args_parser, unread
 from validate.engine import build_optimizer
 from validate.label_source import HardLabels, OnlineLabels, StoredLabels, load_ensemble, open_labels
@@ -39,7 +38,7 @@ def train(args, device, threads):
     if args.output_dir is None:
         raise UserError("--output-dir is needed: the run folder that holds images/ and labels/.")
     images = DistilledImages(args.train_dir or args.output_dir / "images", args.workers)
-    size = decode(images.folder / images.paths[0]).size[0]
+    size = images.image_size
     dataset = args.dataset or images.dataset or "imagefolder"
     test = datasets.open_images(dataset, "test", args.val_dir, size, images.classes)
     source, store, online = open_source(args, images, size, test.flips)
@@ -145,7 +144,7 @@ def identity(images, test, store):
 
 def test_pixels(test, workers):
     """All test images, decoded once for all evaluations: uint8 [N, 3, S, S] on the CPU (7.5 GB for ImageNet at 224 px)."""
-    with tqdm(total=len(test), desc="decode test images", unit="image", disable=distributed.rank() != 0, leave=False) as bar:
+    with progress_bar(len(test), "decode test images", "image", leave=False) as bar:
         return test.pixels(range(len(test)), workers, bar)
 
 
@@ -181,7 +180,7 @@ def evaluate(args, device):
     dataset = args.dataset or about.get("dataset") or (images and images.dataset) or "imagefolder"
     size = args.image_size or about.get("image_size") or network.image_size
     if size is None and images is not None:
-        size = decode(images.folder / images.paths[0]).size[0]
+        size = images.image_size
     test = datasets.open_images(dataset, "test", args.val_dir, size, network.classes or (images and images.classes))
     network = fit_head(network, test.classes)
     check_image_size(network, test.image_size)

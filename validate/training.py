@@ -4,11 +4,11 @@ import math
 import time
 
 import torch
-from tqdm import tqdm
 
 from models.evaluate import accuracy
 from utils.distributed import rank
 from utils.errors import UserError
+from utils.progress import progress_bar
 from validate.engine import factor, library_randomness, planned_batches, set_learning_rate, train_epoch
 
 _SAVE_SECONDS = 60  # a state is saved after every test, and when the last one is older than this
@@ -46,6 +46,10 @@ class Training:
         if state is not None:
             self.network.net.load_state_dict(state["net"])
             self.optimizer.load_state_dict(state["optimizer"])
+            for parameter, of_it in self.optimizer.state.items():  # fused steps take for granted that they lie in memory alike
+                for name, value in of_it.items():
+                    if value.shape == parameter.shape:
+                        of_it[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
             self.start, self.last, self.best, self.seconds = (state[k] for k in ("epochs", "last", "best", "seconds"))
         self.folder.drop_metrics(self.start)
 
@@ -53,8 +57,8 @@ class Training:
         """Train to the end. Returns {"last": test result, "best": test result, "seconds": of all starts together}."""
         epochs, batches = self.settings["epochs"], self.source.options.batches
         self.saved_at = time.monotonic()
-        with tqdm(total=epochs * batches, initial=self.start * batches, unit="batch", mininterval=0.5, disable=rank() != 0,
-                  desc=f"epoch {self.start + 1}/{epochs}") as self.bar:
+        with progress_bar(epochs * batches, f"epoch {self.start + 1}/{epochs}", "batch",
+                          initial=self.start * batches) as self.bar:
             for epoch in range(self.start, epochs):
                 self.one_epoch(epoch)
         return {"last": self.last, "best": self.best, "seconds": round(self.seconds, 1)}
