@@ -76,12 +76,13 @@ def _add_method(method):
 
 
 def _add_optimisation(group):
-    group.add_argument("--epochs", type=options.positive_int, default=300)
+    group.add_argument("--epochs", type=options.positive_int, default=300, help="at most as many as were labelled")
     group.add_argument("--batch-size", type=options.positive_int,
                        help="images in an optimiser step (default: the labels', which it must equal; 50 with --loss-type ce)")
     group.add_argument("--gradient-accumulation-steps", type=options.positive_int, default=2, metavar="N",
                        help="micro-batches of a batch: BatchNorm sees 50 / 2 = 25 images (released code)")
-    group.add_argument("--optimizer", choices=sorted(OF_OPTIMIZER), default="adamw")
+    group.add_argument("--optimizer", choices=sorted(OF_OPTIMIZER), default="adamw",
+                       help="adamw: betas 0.9 and 0.999")
     group.add_argument("--lr", type=options.positive_float, help="(default: 1e-3 for adamw, 0.1 for sgd)")
     group.add_argument("--weight-decay", type=options.weight,
                        help="on parameters named weight with more than one dimension (default: 0.01 for adamw, 1e-4 for sgd)")
