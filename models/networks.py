@@ -2,6 +2,8 @@
 
 import copy
 import difflib
+import hashlib
+import json
 import warnings
 from pathlib import Path
 
@@ -195,8 +197,10 @@ def _takes(network, size, input_resize=None):
 
 
 def fingerprint(network):
-    """SHA-256 over names, shapes and bytes of the weights."""
-    return checkpoint.tensors_hash(network.net.state_dict())
+    """SHA-256 over the weights and what else decides the logits: stem, input resize, mean and std."""
+    spec = {key: network.spec()[key] for key in ("name", "stem", "input_resize", "mean", "std")}
+    text = json.dumps([spec, checkpoint.tensors_hash(network.net.state_dict())], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def save_network(path, network, about):

@@ -53,6 +53,13 @@ def test_other_classes_than_distilled(tmp_path):
         datasets.open_images("imagefolder", "test", root, classes=["a", "c", "d"])
 
 
+def test_subset_of_wnids_is_found_in_the_whole_folder(tmp_path):
+    root = tiny.image_folder(tmp_path, ("n00000001", "n00000002", "n00000003"), per_class=2)
+    real = datasets.open_images("imagefolder", "test", root, 32, classes=["n00000001", "n00000003"])
+    assert real.classes == ["n00000001", "n00000003"]
+    assert [p.parent.name for p in real.paths] == ["n00000001"] * 2 + ["n00000003"] * 2
+
+
 def test_digits_are_real_stratified_and_fixed():
     train, test = (datasets.open_images("digits", split) for split in ("train", "test"))
     assert (len(train), len(test)) == (1297, 500)

@@ -14,7 +14,7 @@ WITH_TEMPERATURE = ("kl", "dist")  # read temperature
 
 
 def ground_truth(logits, classes, partner_classes=None, lam=1.0):
-    """Cross-entropy with the class of the un-mixed image (released code; the paper is silent: PRISM.md decision 11).
+    """Cross-entropy with the class of the un-mixed image (released code; the paper is silent: EXPERIMENTS.md, choice 11).
 
     With partner_classes both classes count, by lam and 1 - lam: `--gt-target mixed`. lam is the one drawn, not corrected to
     the area of a clipped CutMix box.

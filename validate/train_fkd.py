@@ -97,7 +97,7 @@ def resolve(args, dataset, size, plan, hard):
         "dataset": dataset, "image_size": size, "loss_type": args.loss_type,
         "ce_weight": _or(args.ce_weight, 0.1) if ground_truth else None,
         "temperature": _or(args.temperature, 20.0) if soft_max else None,
-        # Released: un-mixed (PRISM.md decision 11). Plain hard labels have nothing else to learn from, so both classes count.
+        # Released: un-mixed (EXPERIMENTS.md, choice 11). Plain hard labels have nothing else to learn from, so both classes count.
         "gt_target": None if soft_max else args.gt_target or ("mixed" if hard else "unmixed"),
         "epochs": args.epochs, "batch_size": plan.batch_size, "gradient_accumulation_steps": args.gradient_accumulation_steps,
         "min_scale_crops": plan.min_area, "mix_type": plan.mix, "mix_alpha": plan.alpha, "flip_prob": plan.flip,
