@@ -81,3 +81,22 @@ def test_missing_paths_are_one_sentence(script, tmp_path):
     assert len(done.stderr.strip().splitlines()) == 1
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "nothing-here" / "images").exists()
+
+
+def test_two_processes_give_the_same_bytes_as_one(data, tmp_path):
+    """NGPU=2: torchrun shares units and epochs out; nothing depends on who did what."""
+    for count in ("1", "2"):
+        out = tmp_path / count
+        succeed("recover/recover_r18.sh", tmp_path, "--image-size", "32", "--min-teacher-accuracy", "0", "--threads", "1",
+                "--batch-size", "2", "--primary-teacher", "shufflenet_v2_x0_5", NGPU=count, IPC="2", ITERATION="2",
+                BN_TEACHERS="alexnet", OUTPUT_DIR=str(out), TRAIN_DIR="../" * 9 + str(data / "train")[1:],
+                TEACHER_WEIGHTS=str(data / "teachers"))
+        succeed("relabel/relabel_r18.sh", tmp_path, "--batch-size", "4", "--threads", "1", "--ensemble", "mean", NGPU=count,
+                TEACHERS="shufflenet_v2_x0_5", EPOCHS="3", OUTPUT_DIR=out.name, TEACHER_WEIGHTS=str(data / "teachers"))
+
+    def files(out):
+        paths = [*(out / "images").rglob("*.png"), *(out / "labels").glob("*.safetensors")]
+        return {p.relative_to(out): p.read_bytes() for p in paths}
+
+    assert len(files(tmp_path / "1")) == 8 + 3
+    assert files(tmp_path / "1") == files(tmp_path / "2")
