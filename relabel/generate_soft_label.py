@@ -50,7 +50,8 @@ def main(argv=None):
     labelling.preview()
     labelling.print_estimate(mine)
     labelling.run(mine)
-    distributed.print0(f"relabel: done; labels lie in {folder}")
+    whose = "done" if distributed.world_size() == 1 else "this rank is done"
+    distributed.print0(f"relabel: {whose}; labels lie in {folder}")
 
 
 def resolve(args, images):
