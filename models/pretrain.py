@@ -66,8 +66,24 @@ def build_network(plan, images):
     """The untrained network of a plan, seeded by (seed, "squeeze", name, "init")."""
     network = networks.build(plan.name, len(images.classes), plan.stem, plan.input_resize,
                              (plan.seed, "squeeze", plan.name, "init"), images.image_size)
+    if plan.init == "he":
+        with seeded(plan.seed, "squeeze", plan.name, "he"):
+            he_initialisation(network)
     network.classes = images.classes
     return network
+
+
+def he_initialisation(network):
+    """He et al. 2015 in every convolution and linear layer, biases 0; the head N(0, 0.01), so that it starts at chance."""
+    head = networks.head(network)
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            if module is head:
+                nn.init.normal_(module.weight, std=0.01)
+            else:
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 class Job:
@@ -114,7 +130,8 @@ class Job:
         bar = tqdm(total=plan.epochs * steps, initial=first * steps, desc=plan.name, unit="step", disable=distributed.rank() != 0)
         with bar:
             for epoch in range(first, plan.epochs):
-                loss = train_epoch(network, batches, optimizer, schedule, (plan.seed, "squeeze", plan.name, epoch), bar)
+                loss = train_epoch(network, batches, optimizer, schedule, (plan.seed, "squeeze", plan.name, epoch), bar,
+                                   plan.clip_norm)
                 if not torch.isfinite(loss):
                     raise UserError(f"{plan.name}: the loss is not finite in epoch {epoch}. Choose a smaller learning rate than "
                                     f"{plan.lr:g} with --lr-for {plan.name}=...")
@@ -145,7 +162,7 @@ class Job:
         return state["epoch"], state["seconds"]
 
 
-def train_epoch(network, batches, optimizer, schedule, key, bar):
+def train_epoch(network, batches, optimizer, schedule, key, bar, clip_norm=None):
     """One epoch of cross-entropy. key names its random streams; returns the mean loss as a tensor on the device."""
     network.train()
     total, count = 0.0, 0
@@ -154,6 +171,8 @@ def train_epoch(network, batches, optimizer, schedule, key, bar):
             loss = F.cross_entropy(network(x), labels)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            if clip_norm is not None:
+                nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
             optimizer.step()
             schedule.step()
             total, count = total + loss.detach(), count + 1

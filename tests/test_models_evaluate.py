@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from models.evaluate import accuracy, dataset_accuracy
+from utils.datasets import ArrayImages
+from utils.images import normalise
+
+CPU = torch.device("cpu")
+
+
+class Brightness(nn.Module):
+    """Logits -|mean grey level - 10 c|: the class is the nearest tenth."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3, momentum=1.0)
+
+    def forward(self, x):
+        if self.training:
+            self.norm(x)
+        grey = (x[:, 0].mean((1, 2)) * 0.229 + 0.485) * 255
+        return -(grey.unsqueeze(1) - 10 * torch.arange(8.0)).abs()
+
+
+def grey_images(levels):
+    return torch.tensor(levels, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 4, 4).contiguous()
+
+
+def test_top1_and_top5_by_hand():
+    # labels 0, 1, 2 right; 3 given as 20: second nearest; 7 given as 0: farthest
+    pixels, labels = grey_images([0, 10, 20, 20, 0]), torch.tensor([0, 1, 2, 3, 7])
+    for batch_size in (1, 2, 250):
+        assert accuracy(Brightness(), pixels, labels, CPU, batch_size) == {"top1": 60.0, "top5": 80.0, "count": 5}
+
+
+def test_fewer_than_five_classes_have_full_top5():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
+    assert accuracy(net, grey_images([0, 9, 200]), torch.tensor([0, 1, 2]), CPU)["top5"] == 100
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_modes_are_put_back_and_statistics_untouched(training):
+    net = Brightness().train(training)
+    net.norm.eval()
+    accuracy(net, grey_images([0, 10]), torch.tensor([0, 1]), CPU)
+    assert net.training is training
+    assert net.norm.training is False
+    assert net.norm.num_batches_tracked == 0
+
+
+def test_modes_are_put_back_after_an_error():
+    net = Brightness().train()
+    with pytest.raises(RuntimeError):
+        accuracy(net, grey_images([0, 10]), torch.tensor([0, 1, 1]), CPU)
+    assert net.training
+
+
+def test_images_reach_the_network_normalised():
+    seen = []
+    net = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
+    net.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    accuracy(net, grey_images([0, 9, 200]), torch.tensor([0, 1, 2]), CPU)
+    assert torch.equal(seen[0], normalise(grey_images([0, 9, 200])))
+
+
+@pytest.mark.parametrize("at_once", [2, 5000])
+def test_a_whole_dataset_in_parts(at_once):
+    arrays = np.stack([np.full((4, 4, 3), level, dtype=np.uint8) for level in (0, 10, 20, 20, 0)])
+    images = ArrayImages("digits", "test", list("01234567"), arrays, [0, 1, 2, 3, 7], 4, flips=False)
+    found = dataset_accuracy(Brightness(), images, CPU, workers=1, at_once=at_once)
+    assert found["count"] == 5
+    assert found["top1"] == pytest.approx(60)
+    assert found["top5"] == pytest.approx(80)
