@@ -44,7 +44,8 @@ def main(argv=None):
     groups = [group for group in group_units(units, args.units_per_step) if group[-1].ipc_id >= args.ipc_start]
     networks = load_networks(groups, settings, args.teacher_weights, real.classes, device)
     files = UnitFiles(args.output_dir, len(real.classes), settings["image_format"])
-    mine = distributed.my_share(group for group in groups if not all(map(files.is_finished, group)))
+    # A share of all groups, then what is missing: ranks that start at different times must not split different lists.
+    mine = [group for group in distributed.my_share(groups) if not all(map(files.is_finished, group))]
     if mine and settings["iteration"] and args.min_teacher_accuracy != 0:
         check_teacher(networks[settings["primary_teacher"]], real, units, settings, args, device)
     manifest = {"options": settings, "teacher_weights": str(args.teacher_weights), "threads": threads,
