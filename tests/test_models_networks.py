@@ -128,6 +128,12 @@ def test_saved_and_loaded_whole(tmp_path, options):
     assert torch.equal(logits(again, batch()), logits(network, batch()))
 
 
+def test_others_may_read_a_saved_file_as_any_other(tmp_path):
+    (tmp_path / "plain").touch()
+    save_network(tmp_path / "net.safetensors", build(SMALL, 4), {})
+    assert (tmp_path / "net.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_stored_weights_are_the_plain_nets_in_the_ordinary_layout(tmp_path):
     from safetensors.torch import load_file
 

@@ -16,7 +16,10 @@ def save_tensors(path, tensors, about=None):
     """Write {name: tensor} as safetensors, whole or not at all. about: JSON-able dict kept in the header."""
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     with written_whole(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         save_file(tensors, temporary, metadata={"about": json.dumps(about or {}, sort_keys=True)})
+        temporary.chmod(mode)  # save_file leaves files that only their owner may read
 
 
 def load_tensors(path):
