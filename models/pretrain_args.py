@@ -57,11 +57,11 @@ class _PerNet(argparse.Action):
     """NAME=VALUE ... gathered into a dict; a later value for the same net wins, so that "$@" of a script overrides it."""
 
     def __init__(self, *, kind, **settings):
-        super().__init__(nargs="+", default={}, **settings)
+        super().__init__(nargs="+", **settings)
         self.kind = kind
 
     def __call__(self, parser, namespace, values, option_string=None):
-        gathered = dict(getattr(namespace, self.dest))
+        gathered = dict(getattr(namespace, self.dest) or {})
         for text in values:
             name, sign, value = text.partition("=")
             if not (name and sign):
@@ -120,12 +120,12 @@ def make_plans(args, image_size, has_batch_norm):
     recipe = RECIPES[args.dataset]
     teachers = list(dict.fromkeys(args.teachers))
     for dest in ("input_resize", *(f"{option}_for" for option in PER_NET)):
-        strange = sorted(set(getattr(args, dest)) - set(teachers))
+        strange = sorted(set(getattr(args, dest) or ()) - set(teachers))
         if strange:
             raise UserError(f"--{dest.replace('_', '-')} {strange[0]}=...: {strange[0]} is not among --teachers "
                             f"{' '.join(teachers)}.")
     return [Plan(name=name, stem=args.stem, seed=args.seed,
-                 input_resize=args.input_resize.get(name, NET_RECIPES.get((args.dataset, name), {}).get("input_resize")),
+                 input_resize=(args.input_resize or {}).get(name, NET_RECIPES.get((args.dataset, name), {}).get("input_resize")),
                  warmup=recipe["warmup"] if args.warmup is None else args.warmup,
                  pad=round(recipe["pad"] * image_size / 32) if "pad" in recipe else None,
                  **{option: _value(args, option, name, has_batch_norm) for option in PER_NET}) for name in teachers]
@@ -134,7 +134,7 @@ def make_plans(args, image_size, has_batch_norm):
 def _value(args, option, name, has_batch_norm):
     """The value of an option for a net: given for this net, given for all, this net's recipe, the dataset's recipe."""
     own, recipe = NET_RECIPES.get((args.dataset, name), {}), {"init": "own", **RECIPES[args.dataset]}
-    for value in (getattr(args, f"{option}_for").get(name), getattr(args, option), own.get(option)):
+    for value in ((getattr(args, f"{option}_for") or {}).get(name), getattr(args, option), own.get(option)):
         if value is not None:
             return value
     if option == "lr" and not has_batch_norm(name):
