@@ -19,7 +19,7 @@ NET_RECIPES = {
     ("digits", "resnet18"): {"epochs": 5},
     ("digits", "mobilenet_v2"): {"epochs": 8},
     ("digits", "shufflenet_v2_x0_5"): {"epochs": 16},
-    ("digits", "alexnet"): {"epochs": 3, "lr": 0.06, "dropout": 0.0, "clip_norm": 1.0, "init": "he", "input_resize": 64},
+    ("digits", "alexnet"): {"epochs": 4, "lr": 0.06, "dropout": 0.0, "clip_norm": 1.0, "init": "he", "input_resize": 64},
 }
 
 
