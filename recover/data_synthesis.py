@@ -46,11 +46,12 @@ def main(argv=None):
     files = UnitFiles(args.output_dir, len(real.classes), settings["image_format"])
     # A share of all groups, then what is missing: ranks that start at different times must not split different lists.
     mine = [group for group in distributed.my_share(groups) if not all(map(files.is_finished, group))]
-    if mine and settings["iteration"] and args.min_teacher_accuracy != 0:
-        check_teacher(networks[settings["primary_teacher"]], real, units, settings, args, device)
+    primary = networks.get(settings["primary_teacher"])
+    if mine and primary is not None and args.min_teacher_accuracy != 0:
+        check_teacher(primary, real, units, settings, args, device)
     manifest = {"options": settings, "teacher_weights": str(args.teacher_weights), "threads": threads,
                 "versions": run_folder.versions(),
-                "identity": {"classes": real.classes, "primary_weights": fingerprint(networks[settings["primary_teacher"]])}}
+                "identity": {"classes": real.classes, "primary_weights": primary and fingerprint(primary)}}
     run_folder.settle_manifest(args.output_dir / "images.json", manifest,
                                "Give the same options again, or choose another --output-dir.")
     print_plan(groups, mine, networks, real, recipe, device)
@@ -99,7 +100,9 @@ def plan_units(settings, real, ipc_end):
 
 
 def load_networks(groups, settings, weights, classes, device):
-    """Load each net that will run, once: the primary, and those BN teachers drawn that have BatchNorm."""
+    """Load each net that will run, once: the primary, and those BN teachers drawn that have BatchNorm. None for 0 steps."""
+    if settings["iteration"] == 0:
+        return {}
     primary = settings["primary_teacher"]
     drawn = {name for group in groups for unit in group for name in unit.bn_teachers}
     names = [primary] + [n for n in settings["bn_teachers"] if n in drawn and has_batch_norm(n)]
@@ -214,8 +217,9 @@ class GroupRun:
         start = self.starts[unit]
         pixels = images.to_uint8(state.x.detach()).cpu() if unit.steps else start  # normalising and back would lose a level
         record = {
-            "ipc_id": unit.ipc_id, "chunk": unit.chunk, "steps": unit.steps, "logit_teacher": unit.logit_teacher,
-            "bn_teachers": unit.bn_teachers, "weights": {name: fingerprint(net) for name, net in self.networks.items()},
+            "ipc_id": unit.ipc_id, "chunk": unit.chunk, "steps": unit.steps,
+            "logit_teacher": unit.logit_teacher if unit.steps else None, "bn_teachers": unit.bn_teachers if unit.steps else [],
+            "weights": {name: fingerprint(net) for name, net in self.networks.items()},
             "start": dict(zip([self.real.classes[c] for c in unit.classes], self.sources[unit], strict=True)),
             "units_together": [u.name for u in self.group],
             "terms": [{"step": step, **terms} for step, terms in state.log.rows],

@@ -161,7 +161,7 @@ Three slices; a column is a class. PRISM and SRe2L started from the images in th
 ## Teachers
 | teacher | top-1 |
 |---|---|
-""" + "\n".join(f"| {name} | {about['top1']:.1f} |" for name, about in zip(teachers, of_teachers, strict=True)) + f"""
+""" + "\n".join(f"| {name} | {about['result']['top1']:.1f} |" for name, about in zip(teachers, of_teachers, strict=True)) + f"""
 
 ## Steps
 Sizes: {', '.join(f'{k} {v}' for k, v in asdict(sizes).items() if not isinstance(v, tuple))}; {torch.get_num_threads()} CPU threads.
