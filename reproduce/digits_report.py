@@ -53,18 +53,27 @@ def markdown_table(rows):
     return "\n".join(lines)
 
 
+def standard_error(percent, tests):
+    """Of a proportion in per cent measured on `tests` images: 100 sqrt(p (1 - p) / n)."""
+    return 100 * (percent / 100 * (1 - percent / 100) / tests) ** 0.5
+
+
 def in_words(rows, tests):
-    """Who is ahead, and whether the test set can tell. Standard error of a proportion over `tests` images."""
-    sentences = []
+    """The first set (PRISM) beside each other one, saying where `tests` test images cannot tell a difference.
+
+    A difference counts from two standard errors of it, sqrt(a^2 + b^2) of those of the two numbers.
+    """
+    ours, sentences = rows[0], []
     for kind in KINDS:
-        order = sorted(rows, key=lambda r: -statistics.mean(r[kind]))
-        first, second = (statistics.mean(r[kind]) for r in order[:2])
-        error = 100 * (first / 100 * (1 - first / 100) / tests) ** 0.5
-        tie = "" if first - second > 2 * error else f", which {tests} test images cannot tell apart (standard error {error:.1f})"
-        sentences.append(f"With {kind} labels {order[0]['set']} is ahead of {order[1]['set']} by {first - second:.1f} points{tie}.")
-    least = min(rows, key=lambda r: r["cosine"])
-    sentences.append(f"{least['set']} is the most diverse set (lowest cosine).")
-    return " ".join(sentences)
+        for other in rows[1:]:
+            a, b = statistics.mean(ours[kind]), statistics.mean(other[kind])
+            error = (standard_error(a, tests) ** 2 + standard_error(b, tests) ** 2) ** 0.5
+            verdict = "above" if a > b else "below"
+            doubt = "" if abs(a - b) > 2 * error else f"; {tests} test images cannot tell (standard error {error:.1f})"
+            sentences.append(f"- {kind} labels: {ours['set']} is {abs(a - b):.1f} points {verdict} {other['set']}{doubt}")
+    order = sorted(rows, key=lambda r: r["cosine"])
+    sentences.append(f"- diversity (lowest cosine first): {', '.join(r['set'] for r in order)}")
+    return "\n".join(sentences)
 
 
 def draw_grid(out, sets, path):
@@ -145,8 +154,9 @@ def write_report(out, sets, seeds, teachers, seconds, sizes):
 {table}
 
 {words}
-Top-1 is the best of the tests every 10 epochs, as in the paper, on {tests} real digits that nothing was trained on;
-{seeds} student seed{'s' if seeds > 1 else ''}. Soft labels come from the four teachers, hard labels are the class alone.
+
+Top-1 is the best of the tests every 10 epochs, as in the paper, on {tests} real digits that no net was trained on (the teachers'
+recipes were chosen by looking at them); {seeds} student seed{'s' if seeds > 1 else ''}. Soft labels come from the four teachers, hard labels are the class alone.
 The cosine is that of {teachers[0]}'s penultimate features over all pairs of a class; lower is more diverse.
 Last and best of every seed: [table.csv](table.csv).
 
@@ -173,7 +183,7 @@ Sizes: {', '.join(f'{k} {v}' for k, v in asdict(sizes).items() if not isinstance
 
 ## Commands
 ```
-""" + "\n".join(step["command"].replace(str(out), f"results/{out.name}") for step in seconds.values()) + "\n```\n"
+""" + "\n".join(step["command"] for step in seconds.values()) + "\n```\n"
     run_folder.write_bytes(out / "report.md", text.encode())
     print(f"\n{table}\n\n{words}", flush=True)
     return out / "report.md"

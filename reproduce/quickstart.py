@@ -4,20 +4,17 @@
 """
 
 from dataclasses import dataclass
-from pathlib import Path
-
 import torch
 
 from models import pretrain
 from recover import data_synthesis
 from relabel import generate_soft_label
 from reproduce.digits_report import write_report
-from reproduce.steps import Steps
+from reproduce.steps import ROOT, Steps
 from utils import options, run_folder
 from utils.errors import run_entry
 from validate import train_fkd
 
-ROOT = Path(__file__).resolve().parents[1]
 TEACHERS = ("resnet18", "mobilenet_v2", "shufflenet_v2_x0_5", "alexnet")  # the primary first
 
 # What recover is told for each set, beside the sizes below. SRe2L: one teacher, its learning rate and constant steps, from

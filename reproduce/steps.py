@@ -2,8 +2,11 @@
 
 import shlex
 import time
+from pathlib import Path
 
 from utils import run_folder
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class Steps:
@@ -21,8 +24,8 @@ class Steps:
         """Run entry.main(options); entry is a stage's entry module. Finished work is skipped by the stage itself."""
         options = [str(option) for option in options]
         self.count += 1
-        module = entry.__spec__.name
-        command = shlex.join(["python", "-m", module, *options])
+        shown = [option.removeprefix(f"{ROOT}/") for option in options]  # as one would type it in the project's root
+        command = shlex.join(["python", "-m", entry.__spec__.name, *shown])
         print(f"\n=== {self.count}/{self.total}  {title}\n$ {command}", flush=True)
         begin = time.perf_counter()
         entry.main(options)

@@ -58,9 +58,10 @@ class StudentFolder:
             file.write(json.dumps(line) + "\n")
 
     def finish(self, result):
-        """Draw the curve, then write result.json, whose presence says that the student is finished."""
+        """Draw the curve, write result.json, whose presence says that the student is finished, and drop the state."""
         write_bytes(self.path / "curve.png", draw_curve(self.metrics(), f"{self.path.name}: top-1 {result['top1']:.2f} % (best)"))
         write_json(self.path / "result.json", result)
+        (self.path / "state.pt").unlink(missing_ok=True)
 
 
 def draw_curve(lines, title):
