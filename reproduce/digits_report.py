@@ -156,7 +156,8 @@ def write_report(out, sets, seeds, teachers, seconds, sizes):
 {words}
 
 Top-1 is the best of the tests every 10 epochs, as in the paper, on {tests} real digits that no net was trained on (the teachers'
-recipes were chosen by looking at them); {seeds} student seed{'s' if seeds > 1 else ''}. Soft labels come from the four teachers, hard labels are the class alone.
+recipes were chosen by looking at them); {seeds} student seed{'s' if seeds > 1 else ''}.
+Soft labels come from the four teachers, hard labels are the class alone.
 The cosine is that of {teachers[0]}'s penultimate features over all pairs of a class; lower is more diverse.
 Last and best of every seed: [table.csv](table.csv).
 

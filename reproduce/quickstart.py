@@ -4,6 +4,7 @@
 """
 
 from dataclasses import dataclass
+
 import torch
 
 from models import pretrain

@@ -71,7 +71,7 @@ def trained(made):
 
 def test_everything_is_written(trained, capsys):
     folder = trained / "run/students/first"
-    assert {f.name for f in folder.iterdir()} == {"options.json", "last.safetensors", "best.safetensors", "state.pt",
+    assert {f.name for f in folder.iterdir()} == {"options.json", "last.safetensors", "best.safetensors",
                                                   "metrics.jsonl", "result.json", "curve.png"}
     lines = metrics(trained, "first")
     assert [line["epoch"] for line in lines] == [0, 1, 2, 3]
