@@ -105,9 +105,15 @@ def crop_differentiable(x, box, size):
     x: float [n, 3, H, W]; box: four integers; returns [n, 3, size, size].
     """
     top, left, height, width = (torch.tensor([int(v)]) for v in box)
-    across = interpolation_matrices(left, width, x.shape[3], size)[0].to(x)
-    down = interpolation_matrices(top, height, x.shape[2], size)[0].to(x)
+    across = _to_device(interpolation_matrices(left, width, x.shape[3], size)[0], x)
+    down = _to_device(interpolation_matrices(top, height, x.shape[2], size)[0], x)
     return down @ (x @ across.t())
+
+
+def _to_device(tensor, like):
+    """A CPU tensor in the type and on the device of `like`; from pinned memory, so that the host does not wait for a GPU."""
+    tensor = tensor.to(like.dtype)
+    return tensor.pin_memory().to(like.device, non_blocking=True) if like.is_cuda else tensor
 
 
 def draw_flips(count, probability, generator):

@@ -1,5 +1,6 @@
 """Pixels: decoding files, the validation crop, ImageNet's mean and std, saving, preview grids."""
 
+import functools
 import io
 
 import numpy as np
@@ -50,8 +51,12 @@ def to_tensor(image):
 
 
 def _constants(like):
-    mean = torch.tensor(MEAN, dtype=like.dtype, device=like.device).view(3, 1, 1)
-    std = torch.tensor(STD, dtype=like.dtype, device=like.device).view(3, 1, 1)
+    return _constants_on(like.dtype, like.device)
+
+
+@functools.cache
+def _constants_on(dtype, device):  # kept there: a copy in every step would make the host wait for a GPU
+    mean, std = (torch.tensor(values, dtype=dtype, device=device).view(3, 1, 1) for values in (MEAN, STD))
     return mean, std
 
 
