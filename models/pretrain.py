@@ -99,6 +99,8 @@ class Job:
 
     def finished(self):
         """What is known of a finished net, or None. Refuses a folder that was made with other options."""
+        if not self.weights.exists() and not self.state.exists():
+            self.manifest.unlink(missing_ok=True)  # stopped before anything was kept (a damaged image): free to change
         found = run_folder.settle_manifest(self.manifest, self.content, "Use the same options, or another --output-dir.")
         if not self.weights.exists():
             return None

@@ -9,7 +9,7 @@ import torch
 
 from models.bn_statistics import has_batch_norm
 from models.evaluate import accuracy
-from models.networks import fingerprint
+from models.networks import check_name, fingerprint
 from models.teachers import load_teachers
 from recover.args import get_args_parser
 from recover.estimate import seconds_per_image_step
@@ -33,6 +33,8 @@ def main(argv=None):
     threads, device = options.set_threads(args.threads), distributed.choose_device(args.device)
     real = datasets.open_images(args.dataset, "train", args.train_dir, args.image_size)
     settings = resolve(args, real)
+    for name in [settings["primary_teacher"], *settings["bn_teachers"]]:  # also those that no slice draws
+        check_name(name)
     recipe = make_recipe(settings)
     options.print_options("recover", {**settings, "teacher_weights": args.teacher_weights, "classes": len(real.classes),
                                       "ipc": f"{args.ipc_start} to {args.ipc_end - 1}", "device": device, "threads": threads,
@@ -106,7 +108,7 @@ def load_networks(groups, settings, weights, classes, device):
     primary = settings["primary_teacher"]
     drawn = {name for group in groups for unit in group for name in unit.bn_teachers}
     names = [primary] + [n for n in settings["bn_teachers"] if n in drawn and has_batch_norm(n)]
-    return load_teachers(names, weights, classes, device)
+    return load_teachers(names, weights, classes, device, settings["image_size"])
 
 
 def start_images(unit, real, settings, workers):

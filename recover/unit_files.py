@@ -1,9 +1,20 @@
 """What recover leaves on disk: a file per image, a record per finished unit (its done-marker), checkpoints, previews."""
 
+import contextlib
+
 from utils import checkpoint, images, run_folder
 from utils.errors import UserError
 
 PREVIEW_CLASSES = 20
+
+
+def _remove(paths):
+    """Remove files that may be there, and their folders when nothing is left in them."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()
 
 
 class UnitFiles:
@@ -34,10 +45,14 @@ class UnitFiles:
     def save_unit(self, unit, pixels, starts, record, class_names):
         """Write the images of a finished unit, uint8 [n, 3, S, S], then its record; for chunk 0 also the slice's preview."""
         files = {}
-        for label, image in zip(unit.classes, pixels, strict=True):
-            path = self.image_path(label, unit.ipc_id)
-            images.save(image, path)
-            files[str(path.relative_to(self.run))] = run_folder.sha256_file(path)
+        paths = [self.image_path(label, unit.ipc_id) for label in unit.classes]
+        try:
+            for path, image in zip(paths, pixels, strict=True):
+                images.save(image, path)
+                files[str(path.relative_to(self.run))] = run_folder.sha256_file(path)
+        except BaseException:  # a full disk: a part of a unit would pass for a smaller set of images
+            _remove(paths)
+            raise
         if unit.chunk == 0:
             rows = [starts[:PREVIEW_CLASSES], pixels[:PREVIEW_CLASSES]]
             names = [class_names[c] for c in unit.classes[:PREVIEW_CLASSES]]

@@ -38,14 +38,20 @@ def main(argv=None):
 
     teachers = load_teachers(settings["teachers"], args.teacher_weights, images.classes, device, settings["image_size"])
     ensemble = Ensemble([teachers[name] for name in settings["teachers"]], settings["ensemble"])
-    manifest = settle_labels_json(folder, settings, args, images, teachers)
+    manifest = describe(settings, args, images, teachers)
     labelling = Labelling(folder, settings, images, ensemble, recipe_hash(manifest), device)
+    if not (folder / "labels.json").exists():  # it ties the folder to these images: first see that they can be labelled
+        labelling.pixels(torch.arange(1))
+        if args.label_store == "files":
+            labelling.check_space(range(args.epochs))
+    settle_labels_json(folder, manifest)
     if args.label_store == "none":
         labelling.preview()
         distributed.print0(f"relabel: the recipe lies in {folder / 'labels.json'}; validate makes the labels on the fly")
         return
     todo = [epoch for epoch in range(args.epochs) if not labelling.is_finished(epoch)]
-    labelling.check_space(todo, args.epochs)
+    labelling.print_space(todo, args.epochs)
+    labelling.check_space(todo)
     mine = sorted(set(todo) & set(distributed.my_share(range(args.epochs))))  # a share of all: the others may be ahead
     labelling.preview()
     labelling.print_estimate(mine)
@@ -68,25 +74,27 @@ def resolve(args, images):
     }
 
 
-def settle_labels_json(folder, settings, args, images, teachers):
-    """Write labels.json, or check that the one there says the same. Returns it.
-
-    Where the teachers' weights lie and whether labels are stored may change: hashes tell the weights, and neither changes
-    a number.
-    """
+def describe(settings, args, images, teachers):
+    """The content of labels.json."""
     given = weights_folder(args.teacher_weights)
-    content = {
+    return {
         "options": settings, "store": args.label_store, "teacher_weights": str(given or args.teacher_weights),
         "identity": {"images": images.identity, "teachers": {name: fingerprint(net) for name, net in teachers.items()}},
         "versions": run_folder.versions(),
     }
+
+
+def settle_labels_json(folder, manifest):
+    """Write labels.json, or check that the one there says the same.
+
+    Where the teachers' weights lie and whether labels are stored may change: hashes tell the weights, and neither changes
+    a number.
+    """
     path = folder / "labels.json"
-    found = run_folder.settle_manifest(path, content, "Give the same images, teachers and options again, or choose another "
-                                                      "--fkd-path.")
-    if found["store"] == "none" and args.label_store == "files":
-        found = {**found, "store": "files"}
-        run_folder.write_json(path, found)
-    return found
+    found = run_folder.settle_manifest(path, manifest, "Give the same images, teachers and options again, or choose another "
+                                                       "--fkd-path.")
+    if found["store"] == "none" and manifest["store"] == "files":
+        run_folder.write_json(path, {**found, "store": "files"})
 
 
 class Labelling:
@@ -123,12 +131,20 @@ class Labelling:
             return False
         return True
 
-    def check_space(self, todo, epochs):
-        """Say how many bytes will be written; refuse when the disk has not so many."""
+    def space(self, todo):
+        """Bytes that these epochs take, and bytes that the disk has."""
         needed = len(todo) * epoch_bytes(self.options, self.classes, self.settings["label_format"])
-        free = shutil.disk_usage(self.folder).free
+        return needed, shutil.disk_usage(self.folder).free
+
+    def print_space(self, todo, epochs):
+        """Say how many bytes will be written."""
+        needed, free = self.space(todo)
         distributed.print0(f"relabel: {len(self.images):,} images of {self.classes:,} classes, {epochs - len(todo)} of {epochs} "
                            f"epochs finished; {size_words(needed)} to write, {size_words(free)} free")
+
+    def check_space(self, todo):
+        """Refuse epochs that the disk has no room for."""
+        needed, free = self.space(todo)
         if needed > free:
             raise UserError(f"{self.folder}: {len(todo)} epochs of labels take {size_words(needed)}, the disk has "
                             f"{size_words(free)} free. Choose another --fkd-path, fewer --epochs, or --label-store none: "

@@ -113,16 +113,22 @@ def test_images_move_away_from_their_start_towards_the_loss(data, tmp_path):
 
 
 def test_other_options_are_refused_by_name(data, tmp_path):
-    main(command(data, tmp_path, "--iteration", "0"))
+    main(command(data, tmp_path, "--iteration", "1"))
     with pytest.raises(UserError, match="was made with lr = 0.05, now lr = 0.1. Give the same options"):
-        main(command(data, tmp_path, "--iteration", "0", "--lr", "0.1"))
+        main(command(data, tmp_path, "--iteration", "1", "--lr", "0.1"))
     shutil.copytree(data / "teachers", tmp_path / "moved")
-    main(command(data, tmp_path, "--iteration", "0", "--teacher-weights", str(tmp_path / "moved")))  # the same weights elsewhere
+    main(command(data, tmp_path, "--iteration", "1", "--teacher-weights", str(tmp_path / "moved")))  # the same weights elsewhere
     other = build("resnet18", 3, seed=("other",))
     other.classes = list(CLASSES)
     save_network(tmp_path / "moved" / "resnet18.safetensors", other, {})
     with pytest.raises(UserError, match="was made with primary_weights = "):
-        main(command(data, tmp_path, "--iteration", "0", "--teacher-weights", str(tmp_path / "moved")))
+        main(command(data, tmp_path, "--iteration", "1", "--teacher-weights", str(tmp_path / "moved")))
+
+
+def test_a_real_subset_needs_no_teachers(data, tmp_path):
+    main(command(data, tmp_path, "--iteration", "0", "--teacher-weights", "IMAGENET1K_V1", "--primary-teacher", "resnet50"))
+    record = json.loads((tmp_path / "units/slice00000_chunk000.json").read_text())
+    assert (record["logit_teacher"], record["bn_teachers"], record["weights"]) == (None, [], {})
 
 
 def test_teacher_near_chance_stops_the_run(data, tmp_path):

@@ -1,7 +1,10 @@
 """Saving and loading tensors without unpickling anything unsafe."""
 
+import contextlib
 import hashlib
 import json
+import os
+import re
 from pathlib import Path
 
 import torch
@@ -12,10 +15,26 @@ from utils.errors import UserError
 from utils.run_folder import written_whole
 
 
+@contextlib.contextmanager
+def _as_os_error():
+    """safetensors and torch hide what the system answered to a write (a full disk) in errors of their own: raise the OSError."""
+    try:
+        yield
+    except SafetensorError as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):  # of the Python file that torch.save writes to
+            raise error.__context__ from None
+        raise
+
+
 def save_tensors(path, tensors, about=None):
     """Write {name: tensor} as safetensors, whole or not at all. about: JSON-able dict kept in the header."""
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    with written_whole(path) as temporary:
+    with written_whole(path) as temporary, _as_os_error():
         temporary.touch()
         mode = temporary.stat().st_mode
         save_file(tensors, temporary, metadata={"about": json.dumps(about or {}, sort_keys=True)})
@@ -37,8 +56,8 @@ def load_tensors(path):
 
 def save_state(path, state):
     """Write a nested dict of tensors and plain values (to go on from), whole or not at all."""
-    with written_whole(path) as temporary:
-        torch.save(state, temporary)
+    with written_whole(path) as temporary, _as_os_error(), open(temporary, "wb") as file:
+        torch.save(state, file)
 
 
 def load_state(path):

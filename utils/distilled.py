@@ -37,7 +37,11 @@ class DistilledImages:
         manifest = self.folder.parent / "images.json"
         if manifest.exists():
             content = read_json(manifest, "recover")
-            self.classes, self.dataset = content["identity"]["classes"], content["options"]["dataset"]
+            try:
+                self.classes, self.dataset = content["identity"]["classes"], content["options"]["dataset"]
+            except (KeyError, TypeError) as error:
+                raise UserError(f"{manifest}: does not say {error}. Is it of another program? Move it away, or run recover "
+                                "again.") from None
             if len(self.classes) != len(folders):
                 raise UserError(f"{self.folder}: found {len(folders)} class folders, {manifest.name} lists "
                                 f"{len(self.classes)} classes. Was recover stopped, or a folder removed? Run recover again.")

@@ -11,7 +11,15 @@ _DISK_ERRORS = {
     errno.EACCES: "no permission. Choose another folder or change its permissions.",
     errno.EPERM: "no permission. Choose another folder or change its permissions.",
     errno.EROFS: "the file system is read-only. Choose another folder.",
+    errno.EFBIG: "the file is larger than allowed here (ulimit -f, or the kind of file system). Raise the limit or choose "
+                 "another folder.",
+    errno.EIO: "the disk failed to read or write. Check it, or choose another folder.",
+    errno.ENAMETOOLONG: "this name is too long. Choose a shorter one.",
+    errno.ENOTDIR: "a part of this path is a file, expected a folder. Move the file away or choose another folder.",
+    errno.EEXIST: "is a file, expected a folder. Move it away or choose another folder.",
+    errno.EISDIR: "is a folder, expected a file. Move it away or choose another path.",
 }
+_OF_A_WORKER = "\nOriginal Traceback"  # a DataLoader hands on its worker's error with the worker's traceback as the message
 
 
 class UserError(Exception):
@@ -21,7 +29,10 @@ class UserError(Exception):
 def explain(error):
     """The sentence for an exception that a user can mend, or None when it is a defect of the program."""
     if isinstance(error, UserError):
-        return str(error)
+        text = str(error)
+        if _OF_A_WORKER in text:
+            text = text.rsplit(f"{UserError.__name__}: ", 1)[-1]
+        return " ".join(text.split("\n")).strip()
     if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
         where = f"{error.filename}: " if error.filename else "writing: "
         return where + _DISK_ERRORS[error.errno]

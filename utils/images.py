@@ -23,8 +23,8 @@ def decode(path):
             if image.mode.startswith("I"):  # 16-bit grey; convert("RGB") would clip it at 255
                 image = Image.fromarray((np.asarray(image, dtype=np.int64) >> 8).clip(0, 255).astype(np.uint8))
             return image.convert("RGB")
-    except (FileNotFoundError, PermissionError):
-        raise
+    except (FileNotFoundError, PermissionError) as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Put it back, or give permission to read it.") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: not a readable image ({error}). Remove or replace this file.") from None
 

@@ -30,6 +30,7 @@ def written_whole(path):
     """Give a temporary name beside `path`; on leaving, sync it and rename it to `path`, or remove it after an error.
 
     The name holds host and process, so processes that meet on one file never write into each other's.
+    An OSError that comes out of the block names `path`, also where the system gave no name (a write) or the temporary one.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,6 +40,11 @@ def written_whole(path):
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None or str(error.filename) == str(temporary):
+            error.filename = str(path)
+            error.filename2 = None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -135,10 +141,13 @@ def _digest(file):  # Python 3.10 has no hashlib.file_digest
 def check_writable(folder):
     """Make `folder` and try to write in it, before anything expensive starts."""
     folder = Path(folder)
+    probe = folder / f".{_HOST}.{os.getpid()}.probe"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".{_HOST}.{os.getpid()}.probe"
-        probe.write_bytes(b"x")
-        probe.unlink()
+        try:
+            probe.write_bytes(b"x")
+        finally:
+            if probe.exists():
+                probe.unlink()
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror}). Choose another folder.") from None
