@@ -269,7 +269,7 @@ class LabelStore:
         missing = sorted(set(range(epochs)) - set(self.epochs))
         if missing:
             raise UserError(f"{self.folder}: {epochs - len(missing)} of {epochs} epochs, the first missing is epoch "
-                            f"{missing[0]}. {_RUN_AGAIN} (relabel --epochs {epochs})")
+                            f"{missing[0]}. Was relabel stopped? Run it with --epochs {epochs}: finished epochs are skipped.")
         for epoch in range(epochs):
             self.epoch(epoch)
 

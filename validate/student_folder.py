@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from pathlib import Path
 
 from models.networks import save_network
@@ -54,8 +55,15 @@ class StudentFolder:
         write_bytes(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
 
     def add_metrics(self, line):
-        with open(self.path / "metrics.jsonl", "a") as file:
-            file.write(json.dumps(line) + "\n")
+        path = self.path / "metrics.jsonl"
+        size = path.stat().st_size
+        try:
+            with open(path, "a") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:  # a full disk: leave no half line
+            os.truncate(path, size)
+            error.filename = str(path)
+            raise
 
     def finish(self, result):
         """Draw the curve, write result.json, whose presence says that the student is finished, and drop the state."""
