@@ -44,6 +44,9 @@ def main(argv=None):
 
     units = plan_units(settings, real, args.ipc_end)
     groups = [group for group in group_units(units, args.units_per_step) if group[-1].ipc_id >= args.ipc_start]
+    if not groups:
+        raise UserError(f"--ipc-start {args.ipc_start}: no class has an image for IPC slice {args.ipc_start} or a later one. Lower "
+                        "--ipc-start, or add images.")
     networks = load_networks(groups, settings, args.teacher_weights, real.classes, device)
     files = UnitFiles(args.output_dir, len(real.classes), settings["image_format"])
     # A share of all groups, then what is missing: ranks that start at different times must not split different lists.

@@ -43,7 +43,7 @@ def main(argv=None):
     if not (folder / "labels.json").exists():  # it ties the folder to these images: first see that they can be labelled
         labelling.pixels(torch.arange(1))
         if args.label_store == "files":
-            labelling.check_space(range(args.epochs))
+            labelling.check_space([epoch for epoch in range(args.epochs) if not epoch_file(folder, epoch).exists()])
     settle_labels_json(folder, manifest)
     if args.label_store == "none":
         labelling.preview()
