@@ -37,6 +37,9 @@ def main(argv=None):
     val_dir = args.val_dir or (args.train_dir if args.dataset != "imagefolder" else None)
     test = datasets.open_images(args.dataset, "test", val_dir, image_size, train.classes)
     for plan in plans:  # every mistake in the options shows before the first epoch
+        if min(plan.batch_size, len(train)) == 1 and has_batch_norm(plan.name):
+            raise UserError(f"{plan.name}: --batch-size {plan.batch_size} and {len(train)} training images make batches of one "
+                            "image, BatchNorm needs more. Raise --batch-size, or add images.")
         with torch.device("meta"):
             network = build_network(plan, train)
         networks.check_image_size(network, image_size)
