@@ -3,11 +3,10 @@
 import contextlib
 
 import torch
-from tqdm import tqdm
 
-from utils.distributed import rank
 from utils.images import normalise
 from utils.metrics import correct_in_top
+from utils.progress import progress_bar
 
 
 @contextlib.contextmanager
@@ -31,13 +30,14 @@ def accuracy(network, pixels, labels, device, batch_size=250, progress=None):
     """
     labels = torch.as_tensor(labels)
     top1 = top5 = 0
-    bar = tqdm(total=len(pixels), desc=progress, unit="image", disable=progress is None or rank() != 0, leave=False)
+    bar = contextlib.nullcontext() if progress is None else progress_bar(len(pixels), progress, " images", leave=False)
     with eval_mode(network), bar:
         for start in range(0, len(pixels), batch_size):
             logits = network(normalise(pixels[start : start + batch_size].to(device, non_blocking=True)))
             hits = correct_in_top(logits, labels[start : start + batch_size].to(device))
             top1, top5 = top1 + hits[0], top5 + hits[1]
-            bar.update(len(logits))
+            if progress is not None:
+                bar.update(len(logits))
     count = len(pixels)
     return {"top1": 100 * top1 / count, "top5": 100 * top5 / count, "count": count}
 

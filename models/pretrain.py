@@ -12,7 +12,6 @@ from dataclasses import asdict
 import torch
 import torch.nn.functional as F
 from torch import nn
-from tqdm import tqdm
 
 from models import networks
 from models.bn_statistics import has_batch_norm
@@ -21,6 +20,7 @@ from models.pretrain_args import get_args_parser, make_plans
 from models.training_data import FolderBatches, MemoryBatches, steps_per_epoch
 from utils import checkpoint, datasets, distributed, options, run_folder
 from utils.errors import UserError, run_entry
+from utils.progress import progress_bar
 from utils.seeding import seeded
 
 
@@ -132,7 +132,7 @@ class Job:
         parts = {"network": network.net, "optimizer": optimizer, "schedule": schedule}
         first, before = self._load(parts)
         begin = saved = time.monotonic()
-        bar = tqdm(total=plan.epochs * steps, initial=first * steps, desc=plan.name, unit="step", disable=distributed.rank() != 0)
+        bar = progress_bar(plan.epochs * steps, plan.name, " steps", initial=first * steps)
         with bar:
             for epoch in range(first, plan.epochs):
                 loss = train_epoch(network, batches, optimizer, schedule, (plan.seed, "squeeze", plan.name, epoch), bar,

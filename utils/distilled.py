@@ -9,13 +9,12 @@ from pathlib import Path
 
 import torch
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from utils.datasets import class_folders
-from utils.distributed import rank
 from utils.epoch_plan import EpochPlan, mixed_batch
 from utils.errors import UserError
 from utils.images import decode, to_tensor
+from utils.progress import progress_bar
 from utils.run_folder import read_json, sha256_file
 from utils.soft_labels import LabelStore
 
@@ -62,7 +61,7 @@ class DistilledImages:
         """All images, uint8 [N, 3, S, S], decoded by several threads. Raises UserError for images of unequal sizes."""
         size = (self.image_size, self.image_size)
         out = torch.empty(len(self), 3, size[1], size[0], dtype=torch.uint8)
-        bar = tqdm(total=len(self), desc="decode", unit="image", disable=rank() != 0, leave=False)
+        bar = progress_bar(len(self), "decode", " images", leave=False)
 
         def fill(i):
             image = decode(self.folder / self.paths[i])
