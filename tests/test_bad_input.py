@@ -371,7 +371,7 @@ def small_disk(tmp_path):
 
     mount("size=16m")
     yield Namespace(folder=folder, set=mount)
-    subprocess.run(["umount", folder], check=True)
+    subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 @pytest.mark.parametrize(("stage", "size", "name"), [

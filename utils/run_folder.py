@@ -41,9 +41,8 @@ def written_whole(path):
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        if error.filename is None or str(error.filename) == str(temporary):
+        if error.errno is not None and (error.filename is None or str(error.filename) == str(temporary)):
             error.filename = str(path)
-            error.filename2 = None
         raise
     finally:
         temporary.unlink(missing_ok=True)
