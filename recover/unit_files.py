@@ -6,6 +6,7 @@ from utils import checkpoint, images, run_folder
 from utils.errors import UserError
 
 PREVIEW_CLASSES = 20
+RESTART = "Give the same again, or choose another --output-dir."
 
 
 def _remove(paths):
@@ -20,27 +21,41 @@ def _remove(paths):
 class UnitFiles:
     """Files of the units below a run folder.
 
-    run: the run folder. class_count: of the whole dataset; it decides how wide class numbers are. image_format: jpg or png.
+    run: the run folder. class_count: of the whole dataset, ipc: slices planned; they decide how wide numbers in names are.
+    A folder that is there keeps its own width of slice numbers. image_format: jpg or png.
     """
 
-    def __init__(self, run, class_count, image_format):
-        self.run, self.image_format = run, image_format
-        self.width = max(3, len(str(class_count - 1)))
+    def __init__(self, run, class_count, ipc, image_format):
+        self.run, self.image_format, self.manifest = run, image_format, run / "images.json"
+        self.class_digits, self.id_digits = max(3, len(str(class_count - 1))), max(3, len(str(ipc - 1)))
+        if self.manifest.exists():
+            self.id_digits = run_folder.read_json(self.manifest, "recover").get("id_digits", self.id_digits)
 
     def image_path(self, label, ipc_id):
-        """images/new%03d/class%03d_id%03d.jpg, class numbers wider when classes pass 999."""
-        c = f"{label:0{self.width}d}"
-        return self.run / "images" / f"new{c}" / f"class{c}_id{ipc_id:03d}.{self.image_format}"
+        """images/new%03d/class%03d_id%03d.jpg, wider numbers when classes or slices pass 999."""
+        c = f"{label:0{self.class_digits}d}"
+        return self.run / "images" / f"new{c}" / f"class{c}_id{ipc_id:0{self.id_digits}d}.{self.image_format}"
 
-    def _record_path(self, unit):
-        return self.run / "units" / f"{unit.name}.json"
+    def _record_path(self, name):
+        return self.run / "units" / f"{name}.json"
 
     def _checkpoint_path(self, group):
-        return self.run / "units" / f"unfinished_{group[0].name}.safetensors"
+        return self.run / "units" / f"unfinished_{group[0].name}_to_{group[-1].name}.safetensors"
 
-    def is_finished(self, unit):
-        """Whether the unit's record and all its images are there."""
-        return self._record_path(unit).exists() and all(self.image_path(c, unit.ipc_id).exists() for c in unit.classes)
+    def is_finished(self, unit, weights):
+        """Whether the unit's record and all its images are there, and those of the units that it shared forwards with.
+
+        A group that was stopped half-way is optimised again as a whole (from its checkpoint), since company may change last
+        bits. weights: {net: fingerprint}; a unit made with other weights is refused.
+        """
+        path = self._record_path(unit.name)
+        if not path.exists() or not all(self.image_path(c, unit.ipc_id).exists() for c in unit.classes):
+            return False
+        record = run_folder.read_json(path, "recover")
+        for name, found in record.get("weights", {}).items():
+            if weights.get(name, found) != found:
+                raise UserError(f"{path}: was made with other weights of {name} than those given now. {RESTART}")
+        return all(self._record_path(name).exists() for name in record.get("units_together", []))
 
     def save_unit(self, unit, pixels, starts, record, class_names):
         """Write the images of a finished unit, uint8 [n, 3, S, S], then its record; for chunk 0 also the slice's preview."""
@@ -57,19 +72,19 @@ class UnitFiles:
             rows = [starts[:PREVIEW_CLASSES], pixels[:PREVIEW_CLASSES]]
             names = [class_names[c] for c in unit.classes[:PREVIEW_CLASSES]]
             images.save_grid(rows, self.run / "previews" / f"slice{unit.ipc_id:05d}.png", ["start", "result"], names)
-        run_folder.write_json(self._record_path(unit), {**record, "files": files})
+        run_folder.write_json(self._record_path(unit.name), {**record, "files": files})
 
-    def save_checkpoint(self, group, states, next_step):
-        """Keep what is needed to go on with a group of units at next_step."""
+    def save_checkpoint(self, group, states, next_step, seconds):
+        """Keep what is needed to go on with a group of units at next_step. seconds: spent on it so far."""
         tensors = {f"{s.unit.name}.{name}": t for s in states for name, t in s.tensors().items()}
-        about = {"next_step": next_step, "log": {s.unit.name: s.log.rows for s in states}}
+        about = {"next_step": next_step, "seconds": seconds, "log": {s.unit.name: s.log.rows for s in states}}
         checkpoint.save_tensors(self._checkpoint_path(group), tensors, about)
 
     def load_checkpoint(self, group, states):
-        """Restore the states of a group; returns the step to go on at, 0 without a checkpoint."""
+        """Restore the states of a group; returns the step to go on at and the seconds spent, zeros without a checkpoint."""
         path = self._checkpoint_path(group)
         if not path.exists():
-            return 0
+            return 0, 0.0
         tensors, about = checkpoint.load_tensors(path)
         for state in states:
             prefix = f"{state.unit.name}."
@@ -78,7 +93,7 @@ class UnitFiles:
                 raise UserError(f"{path}: does not hold {state.unit.name} as it is now. Remove it to start this unit afresh.")
             state.restore(own)
             state.log.rows = [(step, terms) for step, terms in about["log"][state.unit.name]]
-        return about["next_step"]
+        return about["next_step"], about["seconds"]
 
     def drop_checkpoint(self, group):
         self._checkpoint_path(group).unlink(missing_ok=True)

@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 from models.networks import build, save_network
-from recover import data_synthesis
+from recover import data_synthesis, group_run
 from recover.data_synthesis import main
+from recover.unit_files import UnitFiles
 from utils import datasets, images
 from utils.errors import UserError
 
@@ -58,7 +59,7 @@ def test_second_start_does_nothing_and_more_ipc_may_be_added(data, tmp_path, mon
     main(command(data, tmp_path))
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "images").rglob("*.png")}
     with monkeypatch.context() as patch:
-        patch.setattr(data_synthesis, "synthesize", lambda *_: pytest.fail("worked again"))
+        patch.setattr(group_run, "synthesize", lambda *_: pytest.fail("worked again"))
         main(command(data, tmp_path))
     main(command(data, tmp_path, "--ipc-end", "4"))
     assert all(p.stat().st_mtime_ns == t for p, t in before.items())
@@ -114,14 +115,14 @@ def test_images_move_away_from_their_start_towards_the_loss(data, tmp_path):
 
 def test_other_options_are_refused_by_name(data, tmp_path):
     main(command(data, tmp_path, "--iteration", "1"))
-    with pytest.raises(UserError, match="was made with lr = 0.05, now lr = 0.1. Give the same options"):
+    with pytest.raises(UserError, match="was made with lr = 0.05, now lr = 0.1. Give the same again"):
         main(command(data, tmp_path, "--iteration", "1", "--lr", "0.1"))
     shutil.copytree(data / "teachers", tmp_path / "moved")
     main(command(data, tmp_path, "--iteration", "1", "--teacher-weights", str(tmp_path / "moved")))  # the same weights elsewhere
     other = build("resnet18", 3, seed=("other",))
     other.classes = list(CLASSES)
     save_network(tmp_path / "moved" / "resnet18.safetensors", other, {})
-    with pytest.raises(UserError, match="was made with primary_weights = "):
+    with pytest.raises(UserError, match="was made with (other weights of resnet18|primary_weights)"):
         main(command(data, tmp_path, "--iteration", "1", "--teacher-weights", str(tmp_path / "moved")))
 
 
@@ -129,6 +130,40 @@ def test_a_real_subset_needs_no_teachers(data, tmp_path):
     main(command(data, tmp_path, "--iteration", "0", "--teacher-weights", "IMAGENET1K_V1", "--primary-teacher", "resnet50"))
     record = json.loads((tmp_path / "units/slice00000_chunk000.json").read_text())
     assert (record["logit_teacher"], record["bn_teachers"], record["weights"]) == (None, [], {})
+
+
+def test_a_unit_made_with_other_weights_is_refused(data, tmp_path):
+    main(command(data, tmp_path / "run", "--bn-slot-prob", "1"))
+    shutil.copytree(data / "teachers", tmp_path / "teachers")
+    other = build("shufflenet_v2_x0_5", 3, seed=("other",))
+    other.classes = list(CLASSES)
+    save_network(tmp_path / "teachers" / "shufflenet_v2_x0_5.safetensors", other, {})
+    with pytest.raises(UserError, match="slice00000_chunk000.json: was made with other weights of shufflenet_v2_x0_5"):
+        main(command(data, tmp_path / "run", "--bn-slot-prob", "1", "--ipc-end", "3", "--teacher-weights",
+                     str(tmp_path / "teachers")))
+
+
+def test_other_training_images_are_refused(data, tmp_path):
+    main(command(data, tmp_path / "run"))
+    train = tiny.image_folder(tmp_path / "train", CLASSES, per_class=5)
+    with pytest.raises(UserError, match="was made with train_images = "):
+        main(command(data, tmp_path / "run", "--train-dir", str(train)))
+
+
+def test_noise_needs_no_image_per_slice(data, tmp_path):
+    """More slices than real images: the teacher is measured on those there are."""
+    args = command(data, tmp_path, "--start", "noise", "--ipc-end", "6", "--iteration", "1", "--bn-slots", "0")
+    args[args.index("--min-teacher-accuracy") + 1] = "100"
+    with pytest.raises(UserError, match="of the real starting images right .chance 33.3 %., expected at least 100.0 %"):
+        main(args)
+
+
+def test_wide_numbers_past_999(tmp_path):
+    assert UnitFiles(tmp_path, 1000, 1200, "jpg").image_path(7, 3).name == "class007_id0003.jpg"
+    assert UnitFiles(tmp_path, 10450, 10, "png").image_path(7, 3).relative_to(tmp_path).as_posix() == (
+        "images/new00007/class00007_id003.png")
+    (tmp_path / "images.json").write_text('{"id_digits": 3}')
+    assert UnitFiles(tmp_path, 1000, 1200, "jpg").image_path(7, 3).name == "class007_id003.jpg"
 
 
 def test_teacher_near_chance_stops_the_run(data, tmp_path):

@@ -1,6 +1,8 @@
 """Labelled real images: ImageNet-style folders, CIFAR-10/100 and the digits that come with scikit-learn."""
 
 import functools
+import hashlib
+import json
 import os
 import re
 from collections import Counter
@@ -11,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from utils.distributed import first_on_node
 from utils.errors import UserError
 from utils.images import SUFFIXES, centre_crop, decode, to_tensor
 
@@ -41,6 +44,10 @@ class RealImages:
         """Words that say which image this is."""
         raise NotImplementedError
 
+    def name(self, index):
+        """What the image is called inside its class."""
+        return str(index)
+
     def centre(self, index):
         """Image number `index` as the validation transform gives it: uint8 [3, image_size, image_size]."""
         return centre_crop(self.image(index), self.image_size)
@@ -50,6 +57,13 @@ class RealImages:
         """For each class the indices of its images, in file order (sorted by name)."""
         order = np.argsort(self.labels, kind="stable")
         return np.split(order, np.searchsorted(self.labels[order], np.arange(1, len(self.classes))))
+
+    def fingerprint(self):
+        """SHA-256 over classes and what each image is called: other, fewer or more images are noticed, not other pixels."""
+        digest = hashlib.sha256(json.dumps([self.dataset, self.classes]).encode())
+        for index, label in enumerate(self.labels.tolist()):
+            digest.update(f"{label}/{self.name(index)}\n".encode())
+        return digest.hexdigest()
 
     def pixels(self, indices, workers=4, progress=None):
         """Decode images (several threads: Pillow frees the interpreter lock). Returns uint8 [n, 3, S, S]."""
@@ -89,6 +103,9 @@ class FolderImages(RealImages):
 
     def where(self, index):
         return str(self.paths[index])
+
+    def name(self, index):
+        return self.paths[index].name
 
 
 class ArrayImages(RealImages):
@@ -211,7 +228,8 @@ def _cifar(dataset, split, root, image_size):
                         "or will download the data.")
     kind = datasets.CIFAR10 if dataset == "cifar10" else datasets.CIFAR100
     try:
-        data = kind(str(root), train=split == "train", download=not _has_cifar(kind, root))
+        with first_on_node():
+            data = kind(str(root), train=split == "train", download=not _has_cifar(kind, root))
     except UserError:
         raise
     except (OSError, RuntimeError) as error:

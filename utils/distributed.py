@@ -39,6 +39,18 @@ def my_share(items):
     return list(items)[rank() :: world_size()]
 
 
+def share_by_cost(items, cost):
+    """The items of this rank, in their order, when items of unequal cost are dealt out: the dearest first, each to the rank
+    with least so far. cost: function of an item. A pure function of items, costs and world size."""
+    items, totals, mine = list(items), [0] * world_size(), []
+    for place in sorted(range(len(items)), key=lambda i: (-cost(items[i]), i)):
+        poorest = totals.index(min(totals))
+        totals[poorest] += max(cost(items[place]), 1)
+        if poorest == rank():
+            mine.append(place)
+    return [items[place] for place in sorted(mine)]
+
+
 def barrier():
     """Wait for the other ranks. Forms the process group (gloo) on first use; nothing to do on one process."""
     if world_size() == 1:

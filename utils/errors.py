@@ -53,6 +53,6 @@ def run_entry(main, argv=None):
         sentence = explain(error)
         if sentence is None:
             raise
-        if int(os.environ.get("RANK", 0)) == 0 or not isinstance(error, UserError):
-            print(f"error: {sentence}", file=sys.stderr)
+        rank = os.environ.get("RANK")  # under torchrun each says what it found: only its own share may be at fault
+        print(f"error{f' on rank {rank}' if rank else ''}: {sentence}", file=sys.stderr, flush=True)
         sys.exit(2)
