@@ -27,22 +27,23 @@ class BatchNormStatistics:
         self._found = []
 
     def __enter__(self):
-        self._hooks = [layer.register_forward_pre_hook(self._gather) for layer in self.layers]
+        self._hooks = [layer.register_forward_pre_hook(functools.partial(self._gather, place))
+                       for place, layer in enumerate(self.layers)]
         return self
 
     def __exit__(self, *_):
         for hook in self._hooks:
             hook.remove()
 
-    def _gather(self, layer, inputs):
+    def _gather(self, place, layer, inputs):
         mean, var = grouped_mean_var(inputs[0], self._sizes)
-        self._found.append((mean, var, layer.running_mean, layer.running_var))
+        self._found.append((place, (mean, var, layer.running_mean, layer.running_var)))
 
     def __call__(self, x, sizes):
         self._sizes, self._found = list(sizes), []
         logits = self.net(x)
         found, self._found = self._found, []
-        return logits, found
+        return logits, [statistics for _, statistics in sorted(found, key=lambda item: item[0])]  # called in another order
 
 
 def grouped_mean_var(z, sizes):

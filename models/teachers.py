@@ -1,7 +1,6 @@
 """Teachers: frozen networks in eval mode, from published weights or a local folder, with the head the data needs."""
 
 import os
-import re
 import urllib.error
 from pathlib import Path
 
@@ -12,11 +11,11 @@ from torchvision import models as torchvision_models
 
 from models import networks
 from utils import options
+from utils.datasets import is_numbered
 from utils.distributed import first_on_node
 from utils.errors import UserError
 
 _SUFFIXES = (".safetensors", ".pth", ".pt")
-_NUMBERED = re.compile(r"new\d+")  # folder names of distilled sets: head order, but no names
 
 
 def load_teachers(names, weights, classes, device, image_size=None):
@@ -115,7 +114,7 @@ def fit_head(network, classes):
         raise UserError(f"{network.name}: the teacher has {network.num_classes} classes, the data has {len(classes)}. Choose "
                         "teachers trained on this data (python -m models.pretrain), or name the class folders by wnid to use "
                         "an ImageNet head.")
-    if network.classes is not None and not all(_NUMBERED.fullmatch(name) for name in classes):
+    if network.classes is not None and not is_numbered(classes):
         strange = next(name for name in classes if name not in set(known))
         raise UserError(f"{network.name}: the teacher was trained on other classes: it does not know {strange!r} (it knows "
                         f"{', '.join(known[:3])}, ...). Choose teachers trained on this data.")

@@ -40,7 +40,8 @@ class UnitFiles:
         return self.run / "units" / f"{name}.json"
 
     def _checkpoint_path(self, group):
-        return self.run / "units" / f"unfinished_{group[0].name}_to_{group[-1].name}.safetensors"
+        names = "_to_".join(dict.fromkeys([group[0].name, group[-1].name]))
+        return self.run / "units" / f"unfinished_{names}.safetensors"
 
     def is_finished(self, unit, weights):
         """Whether the unit's record and all its images are there, and those of the units that it shared forwards with.

@@ -3,7 +3,6 @@
     python -m relabel.generate_soft_label --output-dir results/prism_r18_ipc10
 """
 
-import shutil
 import time
 
 import torch
@@ -134,7 +133,7 @@ class Labelling:
     def space(self, todo):
         """Bytes that these epochs take, and bytes that the disk has."""
         needed = len(todo) * epoch_bytes(self.options, self.classes, self.settings["label_format"])
-        return needed, shutil.disk_usage(self.folder).free
+        return needed, run_folder.free_bytes(self.folder)
 
     def print_space(self, todo, epochs):
         """Say how many bytes will be written."""

@@ -126,3 +126,38 @@ def test_unequal_and_oblong_images(tmp_path):
     tiny.image_folder(tmp_path / "b", ("x",), 1, size=(24, 20))
     with pytest.raises(UserError, match="24x20 pixels, expected a square image"):
         _ = DistilledImages(tmp_path / "b").image_size
+
+
+def test_more_than_half_of_the_memory_is_mapped_from_a_file(tmp_path, monkeypatch):
+    images, _ = make_run(tmp_path)
+    plain = images.pixels
+    monkeypatch.setattr("utils.distilled.os.sysconf", lambda _: 8)  # a machine with 64 bytes of memory
+    mapped = DistilledImages(tmp_path / "images").pixels
+    assert torch.equal(plain, mapped)
+    assert torch.equal(plain[torch.tensor([7, 0])], mapped[torch.tensor([7, 0])])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["images", "labels"]  # the file has no name
+    monkeypatch.setattr("utils.distilled.free_bytes", lambda _: 10)
+    with pytest.raises(UserError, match="more than half of the memory, and the disk has 0 GB free"):
+        _ = DistilledImages(tmp_path / "images").pixels
+
+
+def test_a_stopped_recover_is_noticed(tmp_path, capsys):
+    make_run(tmp_path)
+    manifest = {"options": {"dataset": "imagefolder", "allow_short_classes": False}, "identity": {"classes": ["a", "b", "c"]}}
+    write_json(tmp_path / "images.json", manifest)
+    assert DistilledImages(tmp_path / "images").classes == ["a", "b", "c"]
+    (tmp_path / "images/new001/img_002.JPEG").unlink()
+    assert capsys.readouterr().out == ""
+    DistilledImages(tmp_path / "images")
+    assert "new001 has 2 images, others up to 3. Was recover stopped" in capsys.readouterr().out
+    manifest["options"]["allow_short_classes"] = True
+    write_json(tmp_path / "images.json", manifest)
+    assert len(DistilledImages(tmp_path / "images")) == 8
+    assert capsys.readouterr().out == ""
+
+
+def test_numbered_folders_are_no_class_names(tmp_path):
+    make_run(tmp_path)
+    assert DistilledImages(tmp_path / "images").known_classes is None
+    (tmp_path / "images/new001").rename(tmp_path / "images/tench")
+    assert DistilledImages(tmp_path / "images").known_classes == ["new000", "new002", "tench"]

@@ -12,6 +12,11 @@ _WEIGHT_BITS = 22  # see apply_crops
 _CACHED_PIXELS = 2**20  # cropped at once on a CPU, so that what lies between the two passes stays in its cache
 
 
+def to_device(tensor, device):
+    """A CPU tensor on `device`; to a GPU from pinned memory, so that the host does not wait for what the GPU is doing."""
+    return tensor.pin_memory().to(device, non_blocking=True) if torch.device(device).type == "cuda" else tensor.to(device)
+
+
 def draw_crops(count, height, width, area, ratio, generator):
     """Boxes of RandomResizedCrop (law of torchvision): ten tries for area and log-uniform aspect ratio, else a centre crop.
 
@@ -89,11 +94,11 @@ def _crop_part(pixels, boxes, size):
 def _blend_rows(pixels, low, high, weight):
     """Rows of uint8 [n, 3, R, K] at low and high [n, S], blended and rounded: uint8 [n, 3, S, K]."""
     n, channels, rows, _ = pixels.shape
-    weight = (weight * 2**_WEIGHT_BITS).round().int().to(pixels.device).view(n, 1, -1, 1)
+    weight = to_device((weight * 2**_WEIGHT_BITS).round().int(), pixels.device).view(n, 1, -1, 1)
     first_row = (torch.arange(n * channels) * rows).view(n, channels, 1)
     flat = pixels.reshape(n * channels * rows, -1)  # whole rows are copied, much faster than gathering single pixels
-    a, b = (flat.index_select(0, (first_row + index.unsqueeze(1)).view(-1).to(pixels.device)).view(n, channels, -1, flat.shape[1])
-            for index in (low, high))
+    a, b = (flat.index_select(0, to_device((first_row + index.unsqueeze(1)).view(-1), pixels.device)).view(
+        n, channels, -1, flat.shape[1]) for index in (low, high))
     a = a.int()
     total = b.sub(a).mul_(weight).add_(a.bitwise_left_shift_(_WEIGHT_BITS)).add_(2 ** (_WEIGHT_BITS - 1))  # below 2^31
     return total.bitwise_right_shift_(_WEIGHT_BITS).to(torch.uint8)
@@ -105,15 +110,9 @@ def crop_differentiable(x, box, size):
     x: float [n, 3, H, W]; box: four integers; returns [n, 3, size, size].
     """
     top, left, height, width = (torch.tensor([int(v)]) for v in box)
-    across = _to_device(interpolation_matrices(left, width, x.shape[3], size)[0], x)
-    down = _to_device(interpolation_matrices(top, height, x.shape[2], size)[0], x)
+    across = to_device(interpolation_matrices(left, width, x.shape[3], size)[0].to(x.dtype), x.device)
+    down = to_device(interpolation_matrices(top, height, x.shape[2], size)[0].to(x.dtype), x.device)
     return down @ (x @ across.t())
-
-
-def _to_device(tensor, like):
-    """A CPU tensor in the type and on the device of `like`; from pinned memory, so that the host does not wait for a GPU."""
-    tensor = tensor.to(like.dtype)
-    return tensor.pin_memory().to(like.device, non_blocking=True) if like.is_cuda else tensor
 
 
 def draw_flips(count, probability, generator):
@@ -123,7 +122,7 @@ def draw_flips(count, probability, generator):
 
 def apply_flips(x, flips):
     """Mirror the images [n, C, H, W] whose flag in bool [n] is set."""
-    return torch.where(flips.to(x.device).view(-1, 1, 1, 1), x.flip(3), x)
+    return torch.where(to_device(flips, x.device).view(-1, 1, 1, 1), x.flip(3), x)
 
 
 def draw_roll(jitter, generator):
@@ -161,13 +160,13 @@ def apply_cutmix(x, partner, box):
     """Images [n, C, H, W] keep their pixels outside the box and take their partner's inside. partner: int64 [n]."""
     x1, y1, x2, y2 = box
     mixed = x.clone()
-    mixed[:, :, x1:x2, y1:y2] = x[partner.to(x.device), :, x1:x2, y1:y2]
+    mixed[:, :, x1:x2, y1:y2] = x[to_device(partner, x.device), :, x1:x2, y1:y2]
     return mixed
 
 
 def apply_mixup(x, partner, lam):
     """lam * x + (1 - lam) * x[partner]."""
-    return lam * x + (1 - lam) * x[partner.to(x.device)]
+    return lam * x + (1 - lam) * x[to_device(partner, x.device)]
 
 
 def roll(x, rows, columns):

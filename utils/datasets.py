@@ -19,6 +19,7 @@ from utils.images import SUFFIXES, centre_crop, decode, to_tensor
 
 NAMES = ("imagefolder", "cifar10", "cifar100", "digits")
 _WNID = re.compile(r"n\d{8}")
+_NUMBERED = re.compile(r"new\d+")
 _DIGITS_TEST = 500
 
 
@@ -192,6 +193,11 @@ def _check_classes(root, found, expected):
              for names, what in ((missing, "missing"), (surplus, "not expected")) if names]
     raise UserError(f"{root}: has {len(found)} class folders, expected the {len(expected)} that were distilled: "
                     f"{', '.join(parts)}.")
+
+
+def is_numbered(classes):
+    """Whether all class names are those of the field's distilled folders, new000 ...: head order, but no names."""
+    return all(_NUMBERED.fullmatch(name) for name in classes)
 
 
 def is_wnids(classes):

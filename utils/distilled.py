@@ -3,6 +3,9 @@
 import functools
 import hashlib
 import json
+import math
+import os
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +13,27 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset
 
-from utils.datasets import class_folders
+from utils.datasets import class_folders, is_numbered
+from utils.distributed import print0
 from utils.epoch_plan import EpochPlan, mixed_batch
 from utils.errors import UserError
 from utils.images import decode, to_tensor
 from utils.progress import progress_bar
-from utils.run_folder import read_json, sha256_file
+from utils.run_folder import free_bytes, read_json, sha256_file
 from utils.soft_labels import LabelStore
+
+
+def _room(shape, folder):
+    """An empty uint8 tensor; beyond half of the machine's memory it is a nameless file in `folder`, mapped into memory."""
+    count = math.prod(shape)
+    if count <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2:
+        return torch.empty(shape, dtype=torch.uint8)
+    free = free_bytes(folder)
+    if count > free:
+        raise UserError(f"{folder}: the decoded images take {count / 1e9:.0f} GB, more than half of the memory, and the disk has "
+                        f"{free / 1e9:.0f} GB free. Free some space.")
+    with tempfile.NamedTemporaryFile(dir=folder) as file:
+        return torch.from_file(file.name, shared=True, size=count, dtype=torch.uint8).view(shape)
 
 
 class DistilledImages:
@@ -44,9 +61,19 @@ class DistilledImages:
             if len(self.classes) != len(folders):
                 raise UserError(f"{self.folder}: found {len(folders)} class folders, {manifest.name} lists "
                                 f"{len(self.classes)} classes. Was recover stopped, or a folder removed? Run recover again.")
+            counts = {name: len(files) for name, files in folders.items()}
+            if len(set(counts.values())) > 1 and not content["options"].get("allow_short_classes"):
+                least = min(counts, key=counts.get)
+                print0(f"note: {self.folder}: {least} has {counts[least]} images, others up to {max(counts.values())}. Was recover "
+                       "stopped, or an image removed? Running recover again completes the set.")
 
     def __len__(self):
         return len(self.paths)
+
+    @property
+    def known_classes(self):
+        """Class names in head order, or None when the folders are only numbered (new000 ...) and nothing names them."""
+        return None if is_numbered(self.classes) else self.classes
 
     @functools.cached_property
     def image_size(self):
@@ -58,9 +85,12 @@ class DistilledImages:
 
     @functools.cached_property
     def pixels(self):
-        """All images, uint8 [N, 3, S, S], decoded by several threads. Raises UserError for images of unequal sizes."""
+        """All images, uint8 [N, 3, S, S], decoded by several threads; in a file where they would take half of the memory.
+
+        Raises UserError for images of unequal sizes.
+        """
         size = (self.image_size, self.image_size)
-        out = torch.empty(len(self), 3, size[1], size[0], dtype=torch.uint8)
+        out = _room((len(self), 3, *size), self.folder.parent)
         bar = progress_bar(len(self), "decode", " images", leave=False)
 
         def fill(i):

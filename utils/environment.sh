@@ -40,9 +40,10 @@ use_environment() {
         fi
         echo "Making .venv ..."
         "$PYTHON" -m venv .venv
-        # An installed torch is used as it is: .venv sees the packages beside it.
+        # An installed torch that is new enough is used as it is: .venv sees the packages beside it.
         torch_home=$("$PYTHON" -c 'import importlib.metadata as m; print(m.distribution("torch").locate_file(""))' 2>/dev/null || true)
-        if [ -n "$torch_home" ]; then
+        grep '^torch>' requirements.txt > .venv/torch_requirement.txt
+        if [ -n "$torch_home" ] && satisfies "$PYTHON" .venv/torch_requirement.txt; then
             echo "$torch_home" > "$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/installed_torch.pth"
         fi
     fi

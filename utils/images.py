@@ -2,6 +2,8 @@
 
 import functools
 import io
+import struct
+import zlib
 
 import numpy as np
 import torch
@@ -25,7 +27,8 @@ def decode(path):
             return image.convert("RGB")
     except (FileNotFoundError, PermissionError) as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}). Put it back, or give permission to read it.") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error,
+            Image.DecompressionBombError) as error:
         raise UserError(f"{path}: not a readable image ({error}). Remove or replace this file.") from None
 
 

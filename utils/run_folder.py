@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import socket
 from pathlib import Path
 
@@ -137,9 +138,16 @@ def _digest(file):  # Python 3.10 has no hashlib.file_digest
     return digest.hexdigest()
 
 
-def check_writable(folder):
-    """Make `folder` and try to write in it, before anything expensive starts."""
+def free_bytes(folder):
+    """Free bytes on the disk that `folder` lies on, or will lie on."""
     folder = Path(folder)
+    return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
+
+
+def check_writable(folder):
+    """Try to write in `folder`, before anything expensive starts; folders made for that are removed again."""
+    folder = Path(folder)
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     probe = folder / f".{_HOST}.{os.getpid()}.probe"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -148,5 +156,8 @@ def check_writable(folder):
         finally:
             if probe.exists():
                 probe.unlink()
+            for path in made:
+                with contextlib.suppress(OSError):  # another process may have begun to write there
+                    path.rmdir()
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror}). Choose another folder.") from None

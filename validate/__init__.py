@@ -5,4 +5,5 @@ import sys
 import utils
 
 if getattr(utils, "PROJECT", None) != "prism":
-    sys.exit(f"error: another package named utils was imported: {utils.__file__}. Start from the project root.")
+    print(f"error: another package named utils was imported: {utils.__file__}. Start from the project root.", file=sys.stderr)
+    sys.exit(2)

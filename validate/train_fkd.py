@@ -40,12 +40,15 @@ def train(args, device, threads):
     images = DistilledImages(args.train_dir or args.output_dir / "images", args.workers)
     size = images.image_size
     dataset = args.dataset or images.dataset or "imagefolder"
-    test = datasets.open_images(dataset, "test", args.val_dir, size, images.classes)
+    test = datasets.open_images(dataset, "test", args.val_dir, size, images.known_classes)
+    if len(test.classes) != len(images.classes):
+        raise UserError(f"{args.val_dir}: has {len(test.classes)} class folders, the distilled images in {images.folder} have "
+                        f"{len(images.classes)}. Give the validation folder of the data that was distilled.")
     source, store, online = open_source(args, images, size, test.flips)
     settings = resolve(args, dataset, size, source.options, hard=store is None)
     network = build(args.student, len(images.classes), args.stem, settings["input_resize"],
                     (args.seed, "student", args.student), size)
-    network.classes = images.classes
+    network.classes = test.classes
     check_image_size(network, size)
 
     name = args.student_name or f"{file_stem(args.student)}_{'hard' if store is None else 'soft'}_seed{args.seed}"
@@ -181,7 +184,7 @@ def evaluate(args, device):
     size = args.image_size or about.get("image_size") or network.image_size
     if size is None and images is not None:
         size = images.image_size
-    test = datasets.open_images(dataset, "test", args.val_dir, size, network.classes or (images and images.classes))
+    test = datasets.open_images(dataset, "test", args.val_dir, size, network.classes or (images and images.known_classes))
     network = fit_head(network, test.classes)
     check_image_size(network, test.image_size)
     found = accuracy(network.to(device), test_pixels(test, args.workers), test.labels, device, progress="test")
