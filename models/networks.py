@@ -208,12 +208,12 @@ def save_network(path, network, about):
     checkpoint.save_tensors(path, network.net.state_dict(), {"network": network.spec(), "about": about})
 
 
-def load_network(path, name=None, image_size=None):
+def load_network(path, name=None, image_size=None, stem=None, input_resize=None):
     """Read (Network, about): a file of save_network, or anybody's state dict (.safetensors, .pth, .pt; weights only).
 
     name: which network it is. Needed for files that do not say it themselves; a file that says another name is refused.
     Their class count comes from the head's shape and a ResNet's stem from the first convolution's; other nets' small stems
-    cannot be told from shapes. image_size: as in `build`, for such files.
+    cannot be told from shapes. image_size, stem, input_resize: as in `build`, read for such files only.
     Raises UserError for a missing or damaged file, another network's weights, a class count that cannot be found.
     """
     path = Path(path)
@@ -226,7 +226,7 @@ def load_network(path, name=None, image_size=None):
     else:
         if name is None:
             raise UserError(f"{path}: does not say which network it is. Name it, or save it with models.networks.save_network.")
-        network = from_state(name, tensors, path, image_size)
+        network = from_state(name, tensors, path, image_size, None, stem, input_resize)
     fill(network, tensors, path)
     return network, header.get("about", {})
 
@@ -256,7 +256,7 @@ def _bare(key):
     return key
 
 
-def from_state(name, tensors, path, image_size=None, num_classes=None):
+def from_state(name, tensors, path, image_size=None, num_classes=None, stem=None, input_resize=None):
     """A network (random weights yet) whose class count and stem are read from the shapes of a state dict."""
     keys = [k for k in head_keys(name) if k in tensors]
     if not keys:
@@ -264,7 +264,7 @@ def from_state(name, tensors, path, image_size=None, num_classes=None):
     found = tensors[keys[-1]].shape[0] if num_classes is None else num_classes
     first = tensors.get("conv1.weight")
     small = first is not None and first.dim() == 4 and first.shape[1:] == (3, 3, 3) and "layer1.0.conv1.weight" in tensors
-    return build(name, found, "small" if small else "imagenet", image_size=image_size)
+    return build(name, found, "small" if small else stem or "imagenet", input_resize, image_size=image_size)
 
 
 def head_keys(name):

@@ -192,3 +192,12 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     torch.save({"state_dict": Evil()}, tmp_path / "evil.pth")
     with pytest.raises(UserError, match="not safe to load"):
         load_network(tmp_path / "evil.pth", SMALL)
+
+
+def test_a_small_stem_and_an_input_resize_can_be_said_for_plain_files(tmp_path):
+    network = build("mobilenet_v2", 3, "small", 64, seed=("plain",)).eval()
+    torch.save(network.net.state_dict(), tmp_path / "plain.pth")
+    x = batch(2, 32)
+    again = load_network(tmp_path / "plain.pth", "mobilenet_v2", stem="small", input_resize=64)[0].eval()
+    assert torch.equal(logits(again, x), logits(network, x))
+    assert not torch.equal(logits(load_network(tmp_path / "plain.pth", "mobilenet_v2")[0].eval(), x), logits(network, x))

@@ -177,7 +177,8 @@ def evaluate(args, device):
     try:
         network, about = load_network(args.evaluate, image_size=args.image_size)
     except UserError:
-        network, about = load_network(args.evaluate, args.student, args.image_size)
+        network, about = load_network(args.evaluate, args.student, args.image_size, args.stem,
+                                      input_resize(args.input_resize, args.student))
     distilled = args.train_dir or (args.output_dir / "images" if args.output_dir else None)
     images = DistilledImages(distilled, args.workers) if distilled is not None and distilled.is_dir() else None
     dataset = args.dataset or about.get("dataset") or (images and images.dataset) or "imagefolder"
