@@ -130,7 +130,8 @@ def print_plan(units, mine, networks, real, recipe, device):
     todo = [unit for group in mine for unit in group]
     text = f"recover: {len(todo)} of {len(units)} units to do on this rank, {sum(map(image_steps, mine)):,} image-steps"
     if networks and todo:
-        seconds = seconds_per_image_step(networks, todo[0], real.image_size, recipe, device)
+        together = sum(len(unit.classes) for unit in mine[0])
+        seconds = seconds_per_image_step(networks, together, real.image_size, recipe, device)
         whole = sum(image_steps([u]) * sum(seconds[n] for n in networks if n in (u.logit_teacher, *u.bn_teachers)) for u in todo)
         text += f", about {duration(whole)} (timed on one step of each teacher)"
     distributed.print0(text)

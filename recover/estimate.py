@@ -7,15 +7,16 @@ import torch
 from models.bn_statistics import BatchNormStatistics
 from recover import losses
 
-CPU_IMAGES = 16  # on the CPU time is in proportion to the images from here on
+CPU_PIXELS = 16 * 224 * 224  # on the CPU time is in proportion to the images from here on
 
 
-def seconds_per_image_step(networks, unit, size, recipe, device):
+def seconds_per_image_step(networks, count, size, recipe, device):
     """{teacher: seconds} for one image and step: forward, BN term and gradient to the input, best of three runs.
 
-    unit: gives the number of images (all on a GPU, CPU_IMAGES at most on the CPU).
+    count: images that share a forward (on the CPU so many are enough as make CPU_PIXELS).
     """
-    count = len(unit.classes) if device.type == "cuda" else min(len(unit.classes), CPU_IMAGES)
+    if device.type != "cuda":
+        count = min(count, max(1, CPU_PIXELS // size**2))
     x = torch.zeros(count, 3, size, size, device=device)
     seconds = {}
     for name, network in networks.items():

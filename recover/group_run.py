@@ -7,8 +7,9 @@ import torch
 from recover.loss_log import first_bad_term
 from recover.start import start_images
 from recover.synthesize import UnitState, synthesize
-from utils import distributed, images
+from utils import images
 from utils.errors import UserError
+from utils.progress import write_above
 
 
 class GroupRun:
@@ -59,8 +60,7 @@ class GroupRun:
                 raise UserError(f"{unit.name}: {bad} is {terms[bad]} at step {step}. A smaller --lr or --r-bn may help; the last "
                                 "checkpoint is kept.")
             words = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
-            if distributed.rank() == 0:
-                self.bar.write(f"slice {unit.ipc_id} chunk {unit.chunk} step {step}/{unit.steps}  {words}")
+            write_above(self.bar, f"slice {unit.ipc_id} chunk {unit.chunk} step {step}/{unit.steps}  {words}")
 
     def finish(self, state):
         """Save a unit after its last step."""

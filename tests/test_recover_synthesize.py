@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from models.networks import build
 from recover import losses
 from recover.loss_log import LossLog, first_bad_term
 from recover.synthesize import Recipe, UnitState, apply_augmentation, draw_augmentation, step_gradient, synthesize
@@ -98,6 +99,24 @@ def test_units_together_equal_units_one_by_one():
             assert step_a == step_b
             assert terms_a.keys() == terms_b.keys()
             assert all(math.isclose(terms_a[k], terms_b[k], rel_tol=1e-9) for k in terms_a)
+
+
+def test_units_together_equal_units_one_by_one_in_a_net_of_the_pool():
+    """float64 and ShuffleNetV2 at 32 px in channels_last: grouped statistics of a real net."""
+    network = build("shufflenet_v2_x0_5", 4, seed=("pool",)).double().eval().requires_grad_(False)
+    us = [Unit(i, 0, i, (0, 1, 2), 2, "s", ("s",)) for i in range(3)]
+
+    def begin(u):
+        return UnitState(u, torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(u.ipc_id), dtype=torch.float64),
+                         torch.tensor(u.classes))
+
+    together = [begin(u) for u in us]
+    synthesize(together, {"s": network}, Recipe(jitter=3))
+    for u, state in zip(us, together, strict=True):
+        alone = begin(u)
+        synthesize([alone], {"s": network}, Recipe(jitter=3))
+        assert torch.allclose(alone.x, state.x, rtol=0, atol=1e-8)
+        assert not torch.allclose(begin(u).x, state.x, rtol=0, atol=1e-2)
 
 
 def test_one_forward_serves_phi_and_theta1():

@@ -19,6 +19,16 @@ def progress_bar(total, desc, unit, leave=True, **settings):
                 maxinterval=interval + 10, delay=0 if leave or terminal else interval, dynamic_ncols=True, **settings)
 
 
+def write_above(bar, text):
+    """Print a line above a bar; in a log file just the line, without drawing the bar again."""
+    if bar.disable:
+        return
+    if sys.stderr.isatty():
+        bar.write(text)
+    else:
+        print(text, flush=True)
+
+
 def duration(seconds):
     """Seconds as words: 45 s, 12 min, 5.1 h."""
     if seconds < 90:

@@ -6,9 +6,8 @@ import time
 import torch
 
 from models.evaluate import accuracy
-from utils.distributed import rank
 from utils.errors import UserError
-from utils.progress import progress_bar
+from utils.progress import progress_bar, write_above
 from validate.engine import factor, library_randomness, planned_batches, set_learning_rate, train_epoch
 
 _SAVE_SECONDS = 60  # a state is saved after every test, and when the last one is older than this
@@ -95,9 +94,8 @@ class Training:
         if self.best is None or self.last["top1"] > self.best["top1"]:
             self.best = self.last
             self.folder.save_weights("best", self.network, {**self.about, **self.best})
-        if rank() == 0:
-            self.bar.write(f"epoch {epoch + 1}/{self.settings['epochs']}: top-1 {found['top1']:.2f} %, top-5 "
-                           f"{found['top5']:.2f} %, best top-1 {self.best['top1']:.2f} % (epoch {self.best['epoch'] + 1})")
+        write_above(self.bar, f"epoch {epoch + 1}/{self.settings['epochs']}: top-1 {found['top1']:.2f} %, top-5 "
+                              f"{found['top5']:.2f} %, best top-1 {self.best['top1']:.2f} % (epoch {self.best['epoch'] + 1})")
         return {"top1": found["top1"], "top5": found["top5"]}
 
     def save(self, epoch):
