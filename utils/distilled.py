@@ -46,6 +46,9 @@ class DistilledImages:
 
     def __init__(self, folder, workers=4):
         self.folder, self._workers = Path(folder), workers
+        if not self.folder.exists():
+            raise UserError(f"{self.folder}: no such folder of distilled images. Run recover first, or give its --output-dir (or "
+                            "--train-dir).")
         folders = class_folders(self.folder)
         self.paths = [file.relative_to(self.folder) for files in folders.values() for file in files]
         self.labels = torch.tensor([c for c, files in enumerate(folders.values()) for _ in files])
