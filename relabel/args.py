@@ -6,7 +6,6 @@ from utils import options
 from utils.soft_labels import NUMBER_FORMATS
 
 TEACHERS = ["resnet18", "mobilenet_v2", "alexnet", "shufflenet_v2_x0_5"]
-ALPHA = {"cutmix": 1.0, "mixup": 0.8}
 
 
 def get_args_parser():

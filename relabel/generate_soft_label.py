@@ -3,6 +3,7 @@
     python -m relabel.generate_soft_label --output-dir results/prism_r18_ipc10
 """
 
+import functools
 import time
 
 import torch
@@ -10,16 +11,14 @@ import torch
 from models.ensemble import Ensemble
 from models.networks import fingerprint
 from models.teachers import load_teachers, weights_folder
-from relabel.args import ALPHA, get_args_parser
+from relabel.args import get_args_parser
 from relabel.preview import save_preview
 from utils import datasets, distributed, options, run_folder
 from utils.distilled import DistilledImages
-from utils.epoch_plan import batch_slice, draw_plan, mixed_batch
+from utils.epoch_plan import ALPHA, batch_slice, draw_plan, mixed_batch
 from utils.errors import UserError, run_entry
 from utils.progress import duration, progress_bar
 from utils.soft_labels import EpochLabels, LabelWriter, epoch_bytes, epoch_file, plan_options, recipe_hash
-
-_PIXELS_SHARE = 0.5  # images stay on the GPU when they take less than this part of its free memory
 
 
 def main(argv=None):
@@ -68,7 +67,7 @@ def resolve(args, images):
         "teachers": args.teachers[:1] if args.ensemble == "single" else args.teachers, "ensemble": args.ensemble,
         "fkd_seed": args.fkd_seed, "batch_size": args.batch_size, "min_scale_crops": args.min_scale_crops,
         "flip_prob": flip if args.flip_prob is None else args.flip_prob, "mix_type": args.mix_type,
-        "mix_alpha": args.mix_alpha or ALPHA.get(args.mix_type, 1.0), "image_size": images.image_size,
+        "mix_alpha": args.mix_alpha or ALPHA[args.mix_type], "image_size": images.image_size,
         "label_format": args.label_format,
     }
 
@@ -106,17 +105,11 @@ class Labelling:
         self.folder, self.settings, self.images, self.ensemble = folder, settings, images, ensemble
         self.recipe, self.device = recipe, device
         self.options, self.classes = plan_options(settings, len(images)), len(images.classes)
-        self._pixels = None
 
-    def pixels(self, indices):
-        """uint8 [n, 3, S, S] of these images on the device. All are decoded once, and lie on the GPU when they fit."""
-        if self._pixels is None:
-            self._pixels = self.images.pixels
-            if self.device.type == "cuda":
-                free = torch.cuda.mem_get_info(self.device)[0]
-                if self._pixels.nbytes < _PIXELS_SHARE * free:
-                    self._pixels = self._pixels.to(self.device)
-        return self._pixels[indices.to(self._pixels.device)].to(self.device)
+    @functools.cached_property
+    def pixels(self):
+        """Function of indices giving uint8 [n, 3, S, S] on the device; decodes all images when it is first asked for."""
+        return self.images.on(self.device)
 
     def is_finished(self, epoch):
         """Whether the file of an epoch is there with a good header. One that is damaged or foreign is reported: no."""

@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import re
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -203,13 +202,6 @@ def is_numbered(classes):
 def is_wnids(classes):
     """Whether all class names are WordNet ids such as n01440764."""
     return all(_WNID.fullmatch(name) for name in classes)
-
-
-def least_images(images):
-    """(class name, number) of the class with fewest images."""
-    counts = Counter(images.labels.tolist())
-    label = min(range(len(images.classes)), key=lambda c: counts[c])
-    return images.classes[label], counts[label]
 
 
 @functools.lru_cache(maxsize=4)

@@ -22,6 +22,8 @@ from utils.progress import progress_bar
 from utils.run_folder import free_bytes, read_json, sha256_file
 from utils.soft_labels import LabelStore
 
+_SHARE_OF_GPU = 0.5  # of its free memory that decoded images may take
+
 
 def _room(shape, folder):
     """An empty uint8 tensor; beyond half of the machine's memory it is a nameless file in `folder`, mapped into memory."""
@@ -107,6 +109,13 @@ class DistilledImages:
         with bar, ThreadPoolExecutor(max(1, self._workers)) as pool:
             list(pool.map(fill, range(len(self))))
         return out
+
+    def on(self, device):
+        """Function of CPU int64 indices giving uint8 [n, 3, S, S] on `device`; all pixels live on a GPU that has room for them."""
+        pixels = self.pixels
+        if device.type == "cuda" and pixels.nbytes < _SHARE_OF_GPU * torch.cuda.mem_get_info(device)[0]:
+            pixels = pixels.to(device)
+        return lambda indices: pixels[indices.to(pixels.device)].to(device, non_blocking=True)
 
     @functools.cached_property
     def identity(self):

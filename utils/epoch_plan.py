@@ -4,7 +4,7 @@ relabel draws the plan, labels the views it makes and stores it beside the logit
 same pixels, so a soft label always belongs to the pixels the student sees.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 
@@ -13,6 +13,7 @@ from utils.images import normalise
 from utils.seeding import stream
 
 RATIO = (3 / 4, 4 / 3)
+ALPHA = {"cutmix": 1.0, "mixup": 0.8, "none": 1.0}  # of Beta(alpha, alpha) unless another is given (SRe2L)
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,6 @@ class PlanOptions:
     @property
     def batches(self):
         return -(-self.images // self.batch_size)
-
-    def as_dict(self):
-        return asdict(self)
 
 
 @dataclass

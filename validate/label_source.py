@@ -3,11 +3,9 @@
 from models.ensemble import Ensemble
 from models.networks import fingerprint
 from models.teachers import load_teachers
-from utils.epoch_plan import PlanOptions, draw_plan
+from utils.epoch_plan import ALPHA, PlanOptions, draw_plan
 from utils.errors import UserError
 from utils.soft_labels import LabelStore, through_format
-
-_ALPHA = {"cutmix": 1.0, "mixup": 0.8, "none": 1.0}  # SRe2L's
 
 
 class StoredLabels:
@@ -37,7 +35,7 @@ class HardLabels:
 
     def __init__(self, images, size, flip, seed, batch_size=None, min_area=None, mix=None):
         mix = mix or "none"
-        self.options = PlanOptions(images, size, batch_size or 50, min_area or 0.25, flip, mix, _ALPHA[mix], seed)
+        self.options = PlanOptions(images, size, batch_size or 50, min_area or 0.25, flip, mix, ALPHA[mix], seed)
 
     def epoch(self, epoch):
         return draw_plan(self.options, epoch), None

@@ -67,7 +67,7 @@ def train(args, device, threads):
 
     if online:
         source = OnlineLabels(store, load_ensemble(store, images, args.teacher_weights, device))
-    pixels, test_data = images.pixels, (test_pixels(test, args.workers), torch.from_numpy(test.labels))
+    pixels, test_data = images.on(device), (test_pixels(test, args.workers), torch.from_numpy(test.labels))
     run_folder.check_writable(folder.path)
     run_folder.remove_leftovers(folder.path)
     folder.settle(manifest)

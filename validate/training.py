@@ -11,24 +11,12 @@ from utils.progress import progress_bar, write_above
 from validate.engine import factor, library_randomness, planned_batches, set_learning_rate, train_epoch
 
 _SAVE_SECONDS = 60  # a state is saved after every test, and when the last one is older than this
-_PIXELS_SHARE = 0.5  # distilled images stay on the GPU when they take less than this part of its free memory
-
-
-def pixel_source(pixels, device):
-    """Function of CPU int64 indices giving uint8 [n, 3, S, S] on the device; all pixels live there if they fit."""
-    if device.type != "cuda":
-        return lambda indices: pixels[indices]
-    if pixels.numel() < _PIXELS_SHARE * torch.cuda.mem_get_info(device)[0]:
-        there = pixels.to(device)
-        return lambda indices: there[indices.to(device)]
-    return lambda indices: pixels[indices].to(device, non_blocking=True)
-
-
 class Training:
     """Train a network and keep its folder up to date; the same command goes on from the last state.
 
-    settings: resolved options. source: epoch(e) -> (plan, soft labels), with .options (PlanOptions). pixels, labels: distilled
-    images uint8 [N, 3, S, S] and classes int64 [N]. test: (pixels, labels) of the real test images.
+    settings: resolved options. source: epoch(e) -> (plan, soft labels), with .options (PlanOptions). pixels: function of int64
+    indices giving distilled images uint8 [n, 3, S, S] on the device (DistilledImages.on). labels: classes
+    int64 [N]. test: (pixels, labels) of the real test images.
     loss: see engine.train_step. about: facts for the weight files' headers.
     """
 
@@ -36,7 +24,7 @@ class Training:
         self.folder, self.network, self.optimizer, self.settings = folder, network, optimizer, settings
         self.source, self.labels, self.test, self.loss = source, labels, test, loss
         self.device, self.about = device, about
-        self.pixels = pixel_source(pixels, device)
+        self.pixels = pixels
         self.start, self.last, self.best, self.seconds = 0, None, None, 0.0
         self.restore()
 
