@@ -17,12 +17,36 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default is None else super()._get_help_string(action)
 
 
+_NOT_GIVEN = object()
+
+
 class Parser(argparse.ArgumentParser):
-    """argparse with one-sentence errors, no abbreviated options, and defaults in the help."""
+    """argparse with one-sentence errors, no abbreviated options, defaults in the help, and presets.
+
+    A preset replaces defaults, nothing else: an option that is given wins, also when it equals a default. With presets, parsed
+    arguments carry `given`, the names (dest) of the options that stood on the command line.
+    """
 
     def __init__(self, **settings):
         settings.setdefault("formatter_class", _Formatter)
         super().__init__(allow_abbrev=False, **settings)
+        self._presets = {}
+
+    def add_preset(self, group, presets, help):
+        """Add --preset to a group. presets: {name: {dest of an option: its default}}; the first is the default."""
+        self._presets = presets
+        group.add_argument("--preset", choices=list(presets), default=next(iter(presets)), help=help)
+
+    def parse_args(self, args=None, namespace=None):
+        if not self._presets:
+            return super().parse_args(args, namespace)
+        blank = argparse.Namespace(**{action.dest: _NOT_GIVEN for action in self._actions})
+        found = vars(super().parse_args(args, blank))
+        given = frozenset(name for name, value in found.items() if value is not _NOT_GIVEN)
+        self.set_defaults(**self._presets[found["preset"] if "preset" in given else self.get_default("preset")])
+        parsed = super().parse_args(args, namespace)
+        parsed.given = given
+        return parsed
 
     def error(self, message):
         raise UserError(f"{message} (python -m {self.prog} --help lists the options)")
@@ -96,6 +120,13 @@ def set_threads(threads):
     if threads is not None:
         torch.set_num_threads(threads)
     return torch.get_num_threads()
+
+
+def note_unread(args, reasons):
+    """Say which of the options on the command line nothing reads. reasons: {dest: what makes it unread, or None}."""
+    for name, why in reasons.items():
+        if why is not None and name in args.given:
+            print0(f"note: --{name.replace('_', '-')} is not read with {why}")
 
 
 def print_options(title, options):

@@ -57,3 +57,16 @@ def recover_steps(ipc_id, iteration, varied=True):
     if not varied or iteration == 0:
         return iteration
     return max(1, iteration * (8 - ipc_id % 8) // 8)
+
+
+def crop_area(kind, step, steps, least, milestone=1.0):
+    """Least area of a crop at a step (CDA's curriculum; paper Table 3b "resize schedule"); the largest is always 1.
+
+    It falls from 1 (whole image) to `least` during the first milestone * steps steps, then stays there; u runs from 0 to 1:
+    linear: least + (1 - least) (1 - u). cosine: least + (1 - least) 1/2 (1 + cos(pi u)). step: 1. constant: always `least`.
+    """
+    u = step / (milestone * steps)
+    return least if u >= 1 else least + (1 - least) * CROP[kind](u)
+
+
+CROP = {"constant": lambda u: 0.0, "linear": lambda u: 1 - u, "cosine": lambda u: cosine(u, 1), "step": lambda u: 1.0}
