@@ -1,0 +1,95 @@
+"""RDED's images: the most recognisable crops of a class's real images, several to an image."""
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from utils.augment import draw_crops
+from utils.errors import UserError
+from utils.images import normalise, to_tensor
+
+AREA = (0.08, 1.0)  # of a crop, as a part of the image (RDED)
+SQUARE = (1.0, 1.0)
+
+
+def cell_side(image_size, grid):
+    """Side in pixels of one crop when grid x grid of them make an image. UserError when they do not fill it."""
+    if image_size % grid:
+        fitting = ", ".join(str(g) for g in range(1, image_size + 1) if image_size % g == 0)
+        raise UserError(f"--mosaic-grid {grid}: {image_size} px cannot be cut into {grid} equal parts. Choose one of {fitting}, or "
+                        "another --image-size.")
+    return image_size // grid
+
+
+def check_candidates(name, available, candidates, ipc, grid):
+    """UserError when a class cannot give the crops of its mosaics, one crop an image.
+
+    name: of the class. available: its real images. candidates: how many of them are drawn at most. ipc: mosaics of the class.
+    """
+    needed, found = ipc * grid**2, min(available, candidates)
+    if found >= needed:
+        return
+    if available >= needed:
+        advice = f"Raise --mosaic-candidates to {needed} or more, or lower --ipc-end"
+    else:
+        advice = f"Lower --ipc-end (this class is enough for {found // grid**2}), or add images"
+    raise UserError(f"class {name}: {found} candidates for mosaics (it has {available} images, --mosaic-candidates {candidates}), "
+                    f"but {ipc} images of {grid}x{grid} crops need {needed}. {advice}.")
+
+
+def draw_candidates(available, candidates, generator):
+    """Which images of a class are looked at: random, without replacement; all when there are fewer. int64, ascending."""
+    return torch.randperm(available, generator=generator)[:candidates].sort().values
+
+
+def draw_boxes(image, crops, generator):
+    """Square crops of a PIL image by RandomResizedCrop's law, area 0.08-1: int64 [crops, 4] top, left, height, width."""
+    return draw_crops(crops, image.height, image.width, AREA, SQUARE, generator)
+
+
+def cut(image, box, side):
+    """One crop of a PIL image, resized to side x side (bilinear, antialiased): uint8 [3, side, side].
+
+    Cropped first, so that no pixel outside the box is mixed in.
+    """
+    top, left, height, width = map(int, box)
+    crop = image.crop((left, top, left + width, top + height))
+    return to_tensor(crop.resize((side, side), Image.Resampling.BILINEAR))
+
+
+def centred(crops, image_size):
+    """Crops uint8 [n, 3, s, s] as the ranker sees them: normalised, then padded with zeros to the middle of the image.
+
+    Returns float32 [n, 3, image_size, image_size]. The zeros are ImageNet's mean colour, since padding follows normalising (RDED).
+    """
+    spare = image_size - crops.shape[-1]
+    before = spare // 2
+    return F.pad(normalise(crops), [before, spare - before] * 2)
+
+
+def scores(logits, labels):
+    """Cross-entropy of each crop, float64 [n] from logits [n, C]: the lower, the more recognisable."""
+    return F.cross_entropy(logits.double(), labels, reduction="none")
+
+
+def choose(values, count):
+    """The best crop of each image, then the best `count` images (RDED). Equal scores keep their order.
+
+    values: scores [images, crops]. Returns (image, crop), each int64 [count], best first.
+    """
+    best, crop = values.min(1)
+    image = torch.sort(best, stable=True).indices[:count]
+    return image, crop[image]
+
+
+def ranks_of(j, ipc, grid):
+    """Ranks of the crops in mosaic j of ipc: j, ipc + j, 2 ipc + j, ... in row-major cells, so that every image gets its share of
+    good and less good ones (RDED)."""
+    return [cell * ipc + j for cell in range(grid**2)]
+
+
+def compose(cells, grid):
+    """Cells uint8 [grid^2, 3, s, s] in row-major order -> one image, uint8 [3, grid*s, grid*s]."""
+    _, channels, side, _ = cells.shape
+    rows = cells.view(grid, grid, channels, side, side).permute(2, 0, 3, 1, 4)
+    return rows.reshape(channels, grid * side, grid * side)
