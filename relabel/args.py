@@ -2,10 +2,9 @@
 released code differ."""
 
 from models.ensemble import RULES
+from relabel.presets import PRESETS, TEACHERS
 from utils import options
 from utils.soft_labels import NUMBER_FORMATS
-
-TEACHERS = ["resnet18", "mobilenet_v2", "alexnet", "shufflenet_v2_x0_5"]
 
 
 def get_args_parser():
@@ -21,6 +20,7 @@ def get_args_parser():
                       help="none: write the recipe alone (labels.json); validate then makes the same numbers on the fly")
 
     method = parser.add_argument_group("method")
+    parser.add_preset(method, PRESETS, "defaults of another method's labels; every option can still be given")
     method.add_argument("--teachers", nargs="+", default=TEACHERS, metavar="NAME",
                         help="the primary teacher first; torchvision names or timm/NAME")
     method.add_argument("--ensemble", choices=list(RULES), default="equal_energy",

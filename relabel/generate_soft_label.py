@@ -27,10 +27,11 @@ def main(argv=None):
     images = DistilledImages(args.train_dir or args.output_dir / "images", args.workers)
     folder = args.fkd_path or args.output_dir / "labels"
     settings = resolve(args, images)
-    options.print_options("relabel", {**settings, "teacher_weights": args.teacher_weights, "label_store": args.label_store,
+    departs = sorted(args.changed & set(settings))
+    options.print_options("relabel", {"preset": args.preset, "preset_changed": ", ".join(departs) or "nothing", **settings,
+                                      "teacher_weights": args.teacher_weights, "label_store": args.label_store,
                                       "epochs": args.epochs, "images": f"{len(images)} in {images.folder}",
-                                      "classes": len(images.classes), "device": device, "threads": threads,
-                                      "labels": folder})
+                                      "classes": len(images.classes), "device": device, "threads": threads, "labels": folder})
     run_folder.check_writable(folder)
     run_folder.remove_leftovers(folder)
 
@@ -76,7 +77,8 @@ def describe(settings, args, images, teachers):
     """The content of labels.json."""
     given = weights_folder(args.teacher_weights)
     return {
-        "options": settings, "store": args.label_store, "teacher_weights": str(given or args.teacher_weights),
+        "preset": args.preset, "preset_changed": sorted(args.changed & set(settings)), "options": settings,
+        "store": args.label_store, "teacher_weights": str(given or args.teacher_weights),
         "identity": {"images": images.identity, "teachers": {name: fingerprint(net) for name, net in teachers.items()}},
         "versions": run_folder.versions(),
     }

@@ -16,7 +16,7 @@ from tests import tiny
 from utils.errors import UserError
 from utils.run_folder import write_json
 from validate import engine
-from validate.label_source import HardLabels
+from validate.label_source import HardLabels, own_plan
 from validate.train_fkd import main
 from validate.training import Training
 
@@ -244,7 +244,7 @@ def test_evaluate_a_saved_student(trained, tmp_path, capsys):
 def test_batches_carry_the_classes_of_both_images():
     images, labels = 7, torch.tensor([0, 1, 2, 3, 4, 5, 6])
     pixels = (labels.view(-1, 1, 1, 1) * 30).to(torch.uint8).expand(images, 3, 8, 8)  # a grey level per class
-    source = HardLabels(images, 8, 0.0, seed=3, batch_size=5, mix="mixup")
+    source = HardLabels(own_plan(images, 8, 0.0, seed=3, batch_size=5, mix="mixup"))
     plan, none = source.epoch(0)
     assert none is None
     for mixed in (True, False):
@@ -259,10 +259,10 @@ def test_batches_carry_the_classes_of_both_images():
 
 
 def test_hard_label_plans_follow_the_seed():
-    a, b, c = (HardLabels(9, 32, 0.5, seed).epoch(0)[0] for seed in (0, 0, 1))
+    a, b, c = (HardLabels(own_plan(9, 32, 0.5, seed)).epoch(0)[0] for seed in (0, 0, 1))
     assert a == b
     assert a != c
-    assert asdict(HardLabels(9, 32, 0.5, 0).options)["mix"] == "none"
+    assert asdict(own_plan(9, 32, 0.5, 0))["mix"] == "none"
 
 
 def test_bad_input_through_the_command_line(made):

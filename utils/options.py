@@ -24,7 +24,8 @@ class Parser(argparse.ArgumentParser):
     """argparse with one-sentence errors, no abbreviated options, defaults in the help, and presets.
 
     A preset replaces defaults, nothing else: an option that is given wins, also when it equals a default. With presets, parsed
-    arguments carry `given`, the names (dest) of the options that stood on the command line.
+    arguments carry `given`, the names (dest) of the options that stood on the command line, and `changed`, those of them whose
+    value is not the preset's.
     """
 
     def __init__(self, **settings):
@@ -46,6 +47,7 @@ class Parser(argparse.ArgumentParser):
         self.set_defaults(**self._presets[found["preset"] if "preset" in given else self.get_default("preset")])
         parsed = super().parse_args(args, namespace)
         parsed.given = given
+        parsed.changed = frozenset(name for name in given if getattr(parsed, name) != self.get_default(name))
         return parsed
 
     def error(self, message):

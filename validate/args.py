@@ -4,8 +4,12 @@ released code differ."""
 import argparse
 import re
 
+from models.ensemble import RULES
 from utils import datasets, options, schedules
+from validate import views
 from validate.losses import LOSSES, WITH_GROUND_TRUTH, WITH_TEMPERATURE
+from validate.presets import PRESETS
+from validate.rules import ACCUMULATION_RULES, BATCH_RULES, LR_RULES
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]*")
 OF_OPTIMIZER = {"adamw": {"lr": 1e-3, "weight_decay": 0.01},
@@ -19,15 +23,51 @@ def folder_name(text):
     return text
 
 
+def number_or(kind, *rules):
+    """Option type: a number of this kind, or the name of a rule."""
+    def read(text):
+        if text in rules:
+            return text
+        try:
+            return kind(text)
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentTypeError(f"{error}, or {' or '.join(rules)}") from None
+
+    return read
+
+
+def decay(text):
+    """A number from 0 up to, but not including, 1."""
+    value = options.fraction(text)
+    if value == 1:
+        raise argparse.ArgumentTypeError("found 1, expected less: the average would never leave the start")
+    return value
+
+
+def rand_augment(text):
+    """A string that timm's RandAugment reads, or none."""
+    if text != "none":
+        try:
+            views.rand_augment(text, 224)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
 def get_args_parser():
     parser = options.Parser(prog="validate.train_fkd", description="Train a student on images and labels (stage 3 of PRISM).")
     _add_data(parser.add_argument_group("data"))
-    _add_method(parser.add_argument_group("method"))
+    method = parser.add_argument_group("method")
+    parser.add_preset(method, PRESETS, "defaults of an evaluation protocol of the field; every option can still be given")
+    _add_method(method)
+    _add_views(parser.add_argument_group("views"))
     _add_optimisation(parser.add_argument_group("optimisation"))
     run = options.add_run_arguments(parser)
-    run.add_argument("--seed", type=options.count, default=0, help="of the student; with --loss-type ce also of the plan")
+    run.add_argument("--seed", type=options.count, default=0, help="of the student, and of its views where no folder gives them")
     run.add_argument("--eval-every", type=options.positive_int, default=10, metavar="EPOCHS",
                      help="test after every so many epochs and after the last; the best of these is the headline (paper)")
+    run.add_argument("--eval-from", type=options.fraction, default=0.0, metavar="FRACTION",
+                     help="test only after this part of the epochs, and after the last (RDED: 0.8)")
     run.add_argument("--evaluate", type=options.path, metavar="CHECKPOINT",
                      help="train nothing: print top-1 and top-5 of a saved student (students/NAME/best.safetensors, or any "
                           "state dict of --student)")
@@ -44,17 +84,20 @@ def _add_data(data):
     data.add_argument("--image-size", type=options.positive_int, metavar="PIXELS",
                       help="side of the test images; read by --evaluate only, where neither checkpoint nor distilled images say "
                            "it (default: 224, or 32 for CIFAR and digits)")
-    data.add_argument("--labels", choices=["auto", "stored", "online"], default="auto",
-                      help="online: make the labels here by the recipe in labels.json, the same numbers; auto: stored ones, "
-                           "online when relabel stored none")
-    data.add_argument("--teacher-weights", help="with online labels: weights name or folder (default: what labels.json says); "
-                                                "other weights than those are refused")
+    data.add_argument("--labels", choices=["auto", "stored", "online", "teacher"], default="auto",
+                      help="stored: those of relabel; online: make them here by the recipe in labels.json, the same numbers; "
+                           "auto: stored ones, online when relabel stored none; teacher: no labels folder, --teachers label this "
+                           "run's own views (DELT, RDED)")
+    data.add_argument("--teacher-weights",
+                      help="name of published torchvision weights, or a folder of NAME.safetensors / NAME.pth (default: with "
+                           "online labels what labels.json says, and other weights than those are refused; with --labels teacher "
+                           "IMAGENET1K_V1)")
 
 
 def _add_method(method):
     method.add_argument("--student", default="resnet18", metavar="NAME", help="torchvision name or timm/NAME")
     method.add_argument("--student-name", type=folder_name, metavar="NAME",
-                        help="folder below students/ (default: from student, soft or hard labels, and seed)")
+                        help="folder below students/ (default: from student, protocol and seed)")
     method.add_argument("--stem", choices=["imagenet", "small"], default="imagenet",
                         help="small: first convolution with stride 1 and no max-pool, for small images")
     method.add_argument("--input-resize", metavar="PIXELS",
@@ -69,40 +112,48 @@ def _add_method(method):
     method.add_argument("--gt-target", choices=["unmixed", "mixed"],
                         help="class of the ground truth: the un-mixed image's (released code), or both classes of a mixed image "
                              "by lambda (default: unmixed; mixed with --loss-type ce)")
-    method.add_argument("--min-scale-crops", type=options.positive_fraction,
-                        help="least area of a crop (default: the labels'; 0.25 with --loss-type ce)")
-    method.add_argument("--mix-type", choices=["cutmix", "mixup", "none"],
-                        help="(default: the labels'; none with --loss-type ce)")
+    method.add_argument("--teachers", nargs="+", default=["resnet18"], metavar="NAME",
+                        help="with --labels teacher: the primary teacher first; torchvision names or timm/NAME")
+    method.add_argument("--ensemble", choices=list(RULES), default="single",
+                        help="with --labels teacher: how their logits become one label (see relabel)")
+
+
+def _add_views(group):
+    group.add_argument("--min-scale-crops", type=options.positive_fraction,
+                       help="least area of a crop (default: the labels'; 0.25 with --labels teacher and --loss-type ce)")
+    group.add_argument("--mix-type", choices=["cutmix", "mixup", "none"],
+                       help="(default: the labels'; cutmix with --labels teacher, none with --loss-type ce)")
+    group.add_argument("--randaugment", type=rand_augment, default="none", metavar="STRING",
+                       help="timm's RandAugment before the crop, as rand-m6-n2-mstd1.0 (DELT), or none; needs --labels teacher or "
+                            "--loss-type ce")
+    group.add_argument("--shuffle-patches", type=options.positive_int, default=1, metavar="N",
+                       help="cut images into N strips along both sides and shuffle these before the crop (RDED: 2), 1: do not; "
+                            "needs --labels teacher or --loss-type ce")
 
 
 def _add_optimisation(group):
     group.add_argument("--epochs", type=options.positive_int, default=300, help="at most as many as were labelled")
-    group.add_argument("--batch-size", type=options.positive_int,
-                       help="images in an optimiser step (default: the labels', which it must equal; 50 with --loss-type ce)")
-    group.add_argument("--gradient-accumulation-steps", type=options.positive_int, default=2, metavar="N",
-                       help="micro-batches of a batch: BatchNorm sees 50 / 2 = 25 images (released code)")
+    group.add_argument("--batch-size", type=number_or(options.positive_int, *BATCH_RULES), metavar=f"N|{'|'.join(BATCH_RULES)}",
+                       help="images in an optimiser step; a protocol's name: its rule by images per class (default: the labels', "
+                            "which it must equal; 50 where no labels folder is read)")
+    group.add_argument("--gradient-accumulation-steps", type=number_or(options.positive_int, *ACCUMULATION_RULES), default=2,
+                       metavar=f"N|{'|'.join(ACCUMULATION_RULES)}",
+                       help="micro-batches of a batch: BatchNorm sees 50 / 2 = 25 images (released code); gvbsm: its rule by "
+                            "student")
+    group.add_argument("--bn-momentum", type=options.positive_fraction,
+                       help="weight of the newest batch in BatchNorm's running statistics (default: the net's own, 0.1 as a rule; "
+                            "DELT and RDED: 0.19)")
     group.add_argument("--optimizer", choices=sorted(OF_OPTIMIZER), default="adamw",
                        help="adamw: betas 0.9 and 0.999")
-    group.add_argument("--lr", type=options.positive_float, help="(default: 1e-3 for adamw, 0.1 for sgd)")
-    group.add_argument("--weight-decay", type=options.weight,
-                       help="on parameters named weight with more than one dimension (default: 0.01 for adamw, 1e-4 for sgd)")
+    group.add_argument("--lr", type=number_or(options.positive_float, *LR_RULES), metavar=f"NUMBER|{'|'.join(LR_RULES)}",
+                       help="delt: its table by student (default: 1e-3 for adamw, 0.1 for sgd)")
+    group.add_argument("--weight-decay", type=options.weight, help="(default: 0.01 for adamw, 1e-4 for sgd)")
+    group.add_argument("--weight-decay-on", choices=["matrices", "all"], default="matrices",
+                       help="matrices: parameters named weight with more than one dimension (released code); all: torchvision's "
+                            "recipe")
     group.add_argument("--momentum", type=options.fraction, help="of sgd (default: 0.9)")
     group.add_argument("--lr-schedule", choices=sorted(schedules.STUDENT), default="ssrs", help="set once per epoch")
     group.add_argument("--zeta", type=options.positive_float, help="of ssrs and ssrs_continuous (default: 2.5, paper)")
-
-
-def unread(args):
-    """Options that were given and that nothing reads beside the others: a list of words for the user."""
-    soft, schedule = args.loss_type != "ce", args.lr_schedule
-    reasons = {
-        "ce_weight": None if args.loss_type in WITH_GROUND_TRUTH else f"--loss-type {args.loss_type}",
-        "temperature": None if args.loss_type in WITH_TEMPERATURE else f"--loss-type {args.loss_type}",
-        "gt_target": None if args.loss_type not in WITH_TEMPERATURE else f"--loss-type {args.loss_type}",
-        "momentum": None if args.optimizer == "sgd" else f"--optimizer {args.optimizer}",
-        "zeta": None if schedule.startswith("ssrs") else f"--lr-schedule {schedule}",
-        "fkd_path": None if soft else "--loss-type ce",
-        "teacher_weights": None if soft and args.labels != "stored" else "--labels stored" if soft else "--loss-type ce",
-        "image_size": "training: test images take the size of the distilled ones",
-    }
-    return [f"--{name.replace('_', '-')} is not read with {why}" for name, why in reasons.items()
-            if why is not None and getattr(args, name) is not None]
+    group.add_argument("--ema", type=decay, default=0.0, metavar="DECAY",
+                       help="test and keep a moving average of the weights with this decay per step (EDC: 0.99); 0: the weights "
+                            "themselves")

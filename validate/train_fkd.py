@@ -14,12 +14,14 @@ from utils import datasets, distributed, options, run_folder
 from utils.distilled import DistilledImages
 from utils.errors import UserError, run_entry
 from utils.progress import progress_bar
-from validate.args import OF_OPTIMIZER, get_args_parser, unread
-from validate.engine import build_optimizer
-from validate.label_source import HardLabels, OnlineLabels, StoredLabels, load_ensemble, open_labels
-from validate.losses import WITH_GROUND_TRUTH, WITH_TEMPERATURE, student_loss
+from validate import label_source, rules
+from validate.args import get_args_parser
+from validate.engine import batch_norm_layers, build_optimizer, set_batch_norm_momentum
+from validate.losses import student_loss
+from validate.settings import changed, check_views, input_resize, label_kind, protocol, resolve, unread, wanted_of_labels
 from validate.student_folder import StudentFolder
 from validate.training import Training
+from validate.views import Views
 
 
 def main(argv=None):
@@ -44,88 +46,65 @@ def train(args, device, threads):
     if len(test.classes) != len(images.classes):
         raise UserError(f"{args.val_dir}: has {len(test.classes)} class folders, the distilled images in {images.folder} have "
                         f"{len(images.classes)}. Give the validation folder of the data that was distilled.")
-    source, store, online = open_source(args, images, size, test.flips)
-    settings = resolve(args, dataset, size, source.options, hard=store is None)
+    check_views(args)
+    source = open_source(args, images, test.flips, device)
+    settings = resolve(args, dataset, size, source.options)
     network = build(args.student, len(images.classes), args.stem, settings["input_resize"],
                     (args.seed, "student", args.student), size)
     network.classes = test.classes
     check_image_size(network, size)
 
-    name = args.student_name or f"{file_stem(args.student)}_{'hard' if store is None else 'soft'}_seed{args.seed}"
+    name = args.student_name or f"{file_stem(args.student)}_{protocol(args)}_seed{args.seed}"
     folder = StudentFolder(args.output_dir / "students" / name)
-    options.print_options("validate", {**settings, "labels": "none" if store is None else "online" if online else "stored",
-                                       "images": f"{len(images)} in {images.folder}", "test_images": len(test),
-                                       "device": device, "threads": threads, "folder": folder.path})
-    for words in unread(args):
-        distributed.print0(f"note: {words}")
-    manifest = {"options": settings, "identity": identity(images, test, store), "versions": run_folder.versions()}
+    departs = changed(args, settings)
+    options.print_options("validate", {"preset": args.preset, "preset_changed": ", ".join(departs) or "nothing", **settings,
+                                       "labels": source.kind, "images": f"{len(images)} in {images.folder}",
+                                       "test_images": len(test), "device": device, "threads": threads, "folder": folder.path})
+    options.note_unread(args, unread(args, bool(batch_norm_layers(network))))
+    manifest = {"preset": args.preset, "preset_changed": departs, "options": settings,
+                "identity": identity(images, test, source.identity()), "versions": run_folder.versions()}
     finished = folder.result()
     if finished is not None:
         folder.settle(manifest)
         distributed.print0(f"already finished. {words_for(name, finished)}")
         return
 
-    if online:
-        source = OnlineLabels(store, load_ensemble(store, images, args.teacher_weights, device))
-    pixels, test_data = images.on(device), (test_pixels(test, args.workers), torch.from_numpy(test.labels))
+    source.prepare()
+    views = Views(images, source.options, args.seed, settings["randaugment"], settings["shuffle_patches"], args.workers, device)
+    test_data = test_pixels(test, args.workers), torch.from_numpy(test.labels)
     run_folder.check_writable(folder.path)
     run_folder.remove_leftovers(folder.path)
     folder.settle(manifest)
+    if settings["bn_momentum"] is not None:
+        set_batch_norm_momentum(network, settings["bn_momentum"])
     network.to(device)
-    optimizer = build_optimizer(network.net, settings["optimizer"], settings["lr"], settings["weight_decay"], settings["momentum"])
+    optimizer = build_optimizer(network.net, settings["optimizer"], settings["lr"], settings["weight_decay"], settings["momentum"],
+                                settings["weight_decay_on"])
     loss = functools.partial(named_loss, settings)
     about = {"dataset": dataset, "image_size": size, "options": settings}
-    found = Training(folder, network, optimizer, settings, source, pixels, images.labels, test_data, loss, device, about).run()
-    result = report(found, settings, manifest, images, store, threads, device)
+    found = Training(folder, network, optimizer, settings, source, views, images.labels, test_data, loss, device, about).run()
+    result = report(found, settings, manifest, images, threads, device)
     folder.finish(result)
     distributed.print0(f"{words_for(name, result)}; {folder.path}")
 
 
-def open_source(args, images, size, flips):
-    """(source of plans and labels, LabelStore or None, whether labels are to be made online)."""
-    if args.loss_type == "ce":
-        return HardLabels(len(images), size, 0.5 if flips else 0.0, args.seed, args.batch_size, args.min_scale_crops,
-                          args.mix_type), None, False
-    store, online = open_labels(args.fkd_path or args.output_dir / "labels", images, args.epochs, args.labels, args.batch_size,
-                                args.min_scale_crops, args.mix_type)
-    return StoredLabels(store), store, online
-
-
-def resolve(args, dataset, size, plan, hard):
-    """Every option that changes the result, with defaults filled in; None where nothing reads it."""
-    of_optimizer = OF_OPTIMIZER[args.optimizer]
-    soft_max, ground_truth = args.loss_type in WITH_TEMPERATURE, args.loss_type in WITH_GROUND_TRUTH
-    return {
-        "student": args.student, "stem": args.stem, "input_resize": input_resize(args.input_resize, args.student),
-        "dataset": dataset, "image_size": size, "loss_type": args.loss_type,
-        "ce_weight": _or(args.ce_weight, 0.1) if ground_truth else None,
-        "temperature": _or(args.temperature, 20.0) if soft_max else None,
-        # Released: un-mixed (EXPERIMENTS.md, choice 11). Plain hard labels have nothing else to learn from, so both classes count.
-        "gt_target": None if soft_max else args.gt_target or ("mixed" if hard else "unmixed"),
-        "epochs": args.epochs, "batch_size": plan.batch_size, "gradient_accumulation_steps": args.gradient_accumulation_steps,
-        "min_scale_crops": plan.min_area, "mix_type": plan.mix, "mix_alpha": plan.alpha, "flip_prob": plan.flip,
-        "optimizer": args.optimizer, "lr": _or(args.lr, of_optimizer["lr"]),
-        "weight_decay": _or(args.weight_decay, of_optimizer["weight_decay"]),
-        "momentum": _or(args.momentum, 0.9) if args.optimizer == "sgd" else None,
-        "lr_schedule": args.lr_schedule, "zeta": _or(args.zeta, 2.5) if args.lr_schedule.startswith("ssrs") else None,
-        "eval_every": args.eval_every, "seed": args.seed,
-    }
-
-
-def _or(value, default):
-    return default if value is None else value
-
-
-def input_resize(text, student):
-    """Side in pixels from "64" or "NAME=64", or None."""
-    if text is None:
-        return None
-    name, _, side = text.rpartition("=")
-    if name not in ("", student):
-        raise UserError(f"--input-resize {text}: the student is {student}. Give --input-resize {side}.")
-    if not side.isdigit() or int(side) == 0:
-        raise UserError(f"--input-resize {text}: expected a side in pixels, such as 64.")
-    return int(side)
+def open_source(args, images, flips, device):
+    """The source of plans and labels that the options ask for (validate.label_source)."""
+    kind = label_kind(args)
+    batch_size = rules.batch_size(args.batch_size, rules.images_per_class(len(images), len(images.classes)), args.student)
+    if kind == "folder":
+        store, online = label_source.open_labels(args.fkd_path or args.output_dir / "labels", images, args.epochs, args.labels,
+                                                 wanted_of_labels(args, batch_size))
+        load = functools.partial(label_source.stored_ensemble, store, images, args.teacher_weights, device)
+        return label_source.OnlineLabels(store, load) if online else label_source.StoredLabels(store)
+    mix = args.mix_type or ("none" if kind == "hard" else "cutmix")
+    plan = label_source.own_plan(len(images), images.image_size, 0.5 if flips else 0.0, args.seed, batch_size,
+                                 args.min_scale_crops, mix)
+    if kind == "hard":
+        return label_source.HardLabels(plan)
+    weights = args.teacher_weights or "IMAGENET1K_V1"
+    load = functools.partial(label_source.own_ensemble, args.teachers, args.ensemble, weights, images, device)
+    return label_source.TeacherLabels(plan, load)
 
 
 def named_loss(settings, logits, soft_labels, classes, partner_classes, lam):
@@ -134,12 +113,8 @@ def named_loss(settings, logits, soft_labels, classes, partner_classes, lam):
                         settings["temperature"])
 
 
-def identity(images, test, store):
-    """What a student belongs to: the distilled images, the labels' recipe and the test set."""
-    labels = None
-    if store is not None:
-        recipe = {name: value for name, value in store.options.items() if name != "teacher_weights"}
-        labels = {"options": recipe, "teachers": store.teachers}
+def identity(images, test, labels):
+    """What a student belongs to: the distilled images, what the labels are (None without) and the test set."""
     found = images.identity
     return {"classes": found["classes"], "images": {"count": found["count"], "files": found["files"]}, "labels": labels,
             "test_images": len(test)}
@@ -151,14 +126,16 @@ def test_pixels(test, workers):
         return test.pixels(range(len(test)), workers, bar)
 
 
-def report(found, settings, manifest, images, store, threads, device):
+def report(found, settings, manifest, images, threads, device):
     """result.json. top1 and top5 are the best of the tests, the kind of number the paper reports; last stands beside it."""
     recover = images.folder.parent / "images.json"
     of_recover = run_folder.read_json(recover, "recover")["options"] if recover.exists() else {}
+    labels = manifest["identity"]["labels"] or {"options": {}}
     return {
+        "preset": manifest["preset"], "preset_changed": manifest["preset_changed"],
         "top1": found["best"]["top1"], "top5": found["best"]["top5"], "headline": "best", "best": found["best"],
         "last": found["last"], "images": len(images), "test_images": manifest["identity"]["test_images"], "options": settings,
-        "seeds": {"student": settings["seed"], "fkd": store.options["fkd_seed"] if store else None,
+        "seeds": {"student": settings["seed"], "fkd": labels["options"].get("fkd_seed"),
                   "images": of_recover.get("seed")},
         "identity": {name: manifest["identity"][name] for name in ("images", "labels")}, "versions": manifest["versions"],
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu", "threads": threads,
