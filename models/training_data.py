@@ -59,11 +59,12 @@ class FolderBatches:
     """Images decoded from files: RandomResizedCrop(area 0.08-1) and flip (torchvision's reference recipe) on PIL images.
 
     images: a RealImages. workers: processes that decode; the views do not depend on their number.
+    indices: int64 tensor, the images of every epoch in this order, all of them; without it each epoch is an epoch_order.
     """
 
-    def __init__(self, images, batch_size, flips, device, workers):
+    def __init__(self, images, batch_size, flips, device, workers, indices=None):
         self.images, self.batch_size, self.device = images, batch_size, device
-        self._order = _EpochOrder(len(images), batch_size)
+        self._order = _EpochOrder(len(images), batch_size, indices)
         # its own generator: workers would draw a seed from the global one, which dropout uses
         views = _Views(images, images.image_size, flips)
         self._loader = DataLoader(views, batch_sampler=self._order, num_workers=workers, persistent_workers=workers > 0,
@@ -79,14 +80,15 @@ class FolderBatches:
 class _EpochOrder:
     """Batch sampler whose items carry the epoch, so that workers which live on know it."""
 
-    def __init__(self, count, batch_size):
+    def __init__(self, count, batch_size, indices):
         self.count, self.batch_size, self.key = count, batch_size, None
+        self.given = None if indices is None else indices.split(batch_size)
 
     def __len__(self):
-        return steps_per_epoch(self.count, self.batch_size)
+        return steps_per_epoch(self.count, self.batch_size) if self.given is None else len(self.given)
 
     def __iter__(self):
-        for batch in epoch_order(self.count, self.batch_size, self.key):
+        for batch in self.given or epoch_order(self.count, self.batch_size, self.key):
             yield [(self.key, index) for index in batch.tolist()]
 
 
