@@ -17,7 +17,8 @@ class BatchNormStatistics:
 
     sizes: numbers of images of the units that share the forward (they lie one after the other in x). Statistics are per
     unit, biased, over batch and space of each layer's *input*, in module order:
-    a list of (mean [U, C], var [U, C], running_mean [C], running_var [C]). Empty for a net without BatchNorm2d.
+    a list of (mean [U, C], var [U, C], running_mean [C], running_var [C]). Empty for a net without BatchNorm2d. Calling the
+    net itself gathers nothing.
     """
 
     def __init__(self, net):
@@ -36,13 +37,15 @@ class BatchNormStatistics:
             hook.remove()
 
     def _gather(self, place, layer, inputs):
+        if self._sizes is None:  # the net is asked for its logits alone
+            return
         mean, var = grouped_mean_var(inputs[0], self._sizes)
         self._found.append((place, (mean, var, layer.running_mean, layer.running_var)))
 
     def __call__(self, x, sizes):
         self._sizes, self._found = list(sizes), []
         logits = self.net(x)
-        found, self._found = self._found, []
+        found, self._found, self._sizes = self._found, [], None
         return logits, [statistics for _, statistics in sorted(found, key=lambda item: item[0])]  # called in another order
 
 

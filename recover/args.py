@@ -30,11 +30,12 @@ def _add_data(data):
     data.add_argument("--image-size", type=options.positive_int, help="side in pixels (default: 224, or 32 for CIFAR and digits)")
     data.add_argument("--start", choices=["real", "random", "drawn", "medium", "mosaic", "noise"], default="real",
                       help="real: slice i starts from the i-th file of each class, sorted by name; random: from a random real "
-                           "image of the class, each used once; drawn: likewise, drawn anew for every image; medium: images of middle "
-                           "difficulty first (DELT); mosaic: the best crops of four images (RDED); noise: N(0,1) (SRe2L)")
+                           "image of the class, each used once; drawn: likewise, drawn anew for every image; medium: images of "
+                           "middle difficulty first (DELT); mosaic: the best crops of four images (RDED); noise: N(0,1) (SRe2L)")
     data.add_argument("--start-dir", type=options.path,
                       help="start real, random or drawn from these images instead, one folder per class: another method's, say")
-    data.add_argument("--start-flip", type=options.fraction, default=0.0, help="probability that a start image is mirrored (EDC: 0.5)")
+    data.add_argument("--start-flip", type=options.fraction, default=0.0,
+                      help="probability that a start image is mirrored (EDC: 0.5)")
     data.add_argument("--ranker", metavar="NAME",
                       help="net that ranks images for --start medium and mosaic (default: the primary teacher)")
     data.add_argument("--mosaic-candidates", type=options.positive_int, default=300, help="random images per class (RDED)")
@@ -52,22 +53,23 @@ def _add_teachers(method):
     method.add_argument("--bn-teachers", nargs="*", default=POOL, metavar="NAME",
                         help="pool of extra BN teachers; the primary is left out of it (paper 4.4, released code)")
     method.add_argument("--decoupling", choices=["multi", "dual", "single"], default="multi",
-                        help="multi: several BN teachers; dual: one, another net than the logit teacher; single: the logit teacher does "
-                             "both (paper 3.1, SRe2L)")
+                        help="multi: several BN teachers; dual: one, another net than the logit teacher; single: the logit teacher "
+                             "does both (paper 3.1, SRe2L)")
     method.add_argument("--logit-teacher", choices=["primary", "drawn"], default="primary",
                         help="drawn: uniformly from the primary and the pool (paper 3.3)")
     method.add_argument("--selection", choices=["pre", "intra", "in-turn"], default="pre",
-                        help="pre: teachers are drawn once, before distillation; intra: again at every step (paper 3.3); in-turn: step n "
-                             "uses net n mod K of the primary and the pool for both terms (G-VBSM; needs --decoupling single)")
+                        help="pre: teachers are drawn once, before distillation; intra: again at every step (paper 3.3); in-turn: "
+                             "step n uses net n mod K of primary and pool for both terms (G-VBSM; needs --decoupling single)")
     method.add_argument("--drawn-per", choices=["slice", "image"], default="slice",
-                        help="slice: one draw for a slice (released code); image: every image has its own, and those of a slice that "
-                             "drew alike share batches (the paper's words)")
+                        help="slice: one draw for a slice (released code); image: every image has its own, and those of a slice "
+                             "that drew alike share batches (the paper's words)")
     method.add_argument("--bn-law", choices=["slots", "uniform", "exact"], default="slots",
                         help="of multi: slots filled by chance (released code); uniform over the non-empty subsets of at most "
                              "--bn-count nets (paper 3.2); exactly --bn-count nets (paper Table 2)")
     method.add_argument("--bn-slots", type=options.count, default=3, help="of slots: extra BN teachers at most, beside theta_1")
     method.add_argument("--bn-slot-prob", type=options.fraction, default=0.5, help="of slots: probability that a slot is filled")
-    method.add_argument("--bn-count", type=options.positive_int, default=4, help="of uniform: at most so many BN teachers; of exact: so many")
+    method.add_argument("--bn-count", type=options.positive_int, default=4,
+                        help="of uniform: at most so many BN teachers; of exact: so many")
     method.add_argument("--theta1", choices=["forced", "free"], default="forced",
                         help="of uniform and exact: whether the logit teacher is always a BN teacher (paper Table 3d) or drawn as "
                              "any other")
@@ -89,11 +91,13 @@ def _add_terms(loss):
                            "statistics measured on the training images (LayerNorm and GroupNorm nets, AlexNet)")
     loss.add_argument("--first-bn-multiplier", type=options.weight, default=10.0, help="factor on the first layer (released code)")
     loss.add_argument("--match", choices=["batchnorm", "convolution"], default="batchnorm",
-                      help="layers whose statistics are matched; convolution: BatchNorm layers, convolutions and their patches (G-VBSM)")
+                      help="layers whose statistics are matched; convolution: BatchNorm layers, convolutions and their patches "
+                           "(G-VBSM)")
     loss.add_argument("--statistics-ema", type=options.fraction, default=0.0,
                       help="with --match convolution: weight of the past in the batch's statistics (G-VBSM 0.4, EDC 0.8)")
     loss.add_argument("--class-statistics", type=options.fraction, default=0.0,
-                      help="with --match convolution: share of the distance to class statistics, the rest is to global ones (EDC 0.5)")
+                      help="with --match convolution: share of the distance to class statistics, the rest is to global ones "
+                           "(EDC 0.5)")
     loss.add_argument("--class-patches", choices=["straight", "swapped"], default="straight",
                       help="with class statistics: swapped matches patch means to variances and back, as EDC's code ran")
     loss.add_argument("--statistics-images", type=options.count, default=0, metavar="N",
@@ -101,7 +105,8 @@ def _add_terms(loss):
     loss.add_argument("--statistics-dir", type=options.path,
                       help="where measured statistics are kept (default: beside the teachers' weights)")
     loss.add_argument("--density", type=options.weight, default=0.0, help="weight of G-VBSM's density term over images of a class")
-    loss.add_argument("--density-temperature", type=options.positive_float, default=4.0, help="of the density term's target (G-VBSM)")
+    loss.add_argument("--density-temperature", type=options.positive_float, default=4.0,
+                      help="of the density term's target (G-VBSM)")
     loss.add_argument("--tv-l2", type=options.weight, default=0.0, help="weight of SRe2L's total-variation prior")
     loss.add_argument("--l2-scale", type=options.weight, default=0.0, help="weight of SRe2L's L2 prior")
 
@@ -111,8 +116,8 @@ def _add_optimisation(optimisation):
     optimisation.add_argument("--ipc-end", type=options.positive_int, default=10, help="one past the last IPC slice")
     optimisation.add_argument("--batch-size", type=options.positive_int, default=100, help="images in a unit of work")
     optimisation.add_argument("--batch-layout", choices=["slice", "class"], default="slice",
-                              help="slice: a batch is one image each of consecutive classes (paper 3.4); class: all images of a class, "
-                                   "then of the next (G-VBSM, EDC, DELT)")
+                              help="slice: a batch is one image each of consecutive classes (paper 3.4); class: all images of a "
+                                   "class, then of the next (G-VBSM, EDC, DELT)")
     optimisation.add_argument("--early-late", type=options.count, default=0, metavar="GROUPS",
                               help="groups of a class's images that join one after the other (DELT: 8); 0: all from the first step")
     optimisation.add_argument("--iteration", type=options.count, default=4000,

@@ -3,17 +3,17 @@
     python -m recover.data_synthesis --train-dir imagenet/train --output-dir results/prism_r18_ipc10
 """
 
-from models.bn_statistics import has_batch_norm
 from models.networks import check_name, fingerprint
 from models.teachers import load_teachers
+from recover import ranking
+from recover.alignment import build_alignments, has_layers, statistics_folder
 from recover.args import get_args_parser
 from recover.estimate import seconds_per_image_step
 from recover.group_run import GroupRun
-from recover.start import check_teacher
-from recover.synthesize import Recipe
-from recover.teacher_pool import bn_teachers_of_slice, without_primary
+from recover.settings import RANKED, check, make_law, make_recipe, resolve, unread
+from recover.start import StartFolder, Starts, check_teacher
 from recover.unit_files import RESTART, UnitFiles
-from recover.units import build_units, group_units
+from recover.units import build_class_batches, build_slices, group_units
 from utils import datasets, distributed, options, run_folder, schedules
 from utils.errors import UserError, run_entry
 from utils.progress import duration, progress_bar
@@ -21,89 +21,86 @@ from utils.progress import duration, progress_bar
 
 def main(argv=None):
     args = get_args_parser().parse_args(argv)
-    if args.ipc_start >= args.ipc_end:
-        raise UserError(f"--ipc-start {args.ipc_start} --ipc-end {args.ipc_end}: no slice in between. Raise --ipc-end.")
+    check(args)
     threads, device = options.set_threads(args.threads), distributed.choose_device(args.device)
     real = datasets.open_images(args.dataset, "train", args.train_dir, args.image_size)
     settings = resolve(args, real)
-    for name in [settings["primary_teacher"], *settings["bn_teachers"]]:  # also those that no slice draws
+    law, recipe = make_law(settings), make_recipe(settings)
+    for name in filter(None, [*law.everyone, settings["ranker"], args.verifier]):  # also those that nothing draws
         check_name(name)
-    recipe = make_recipe(settings)
-    options.print_options("recover", {**settings, "teacher_weights": args.teacher_weights, "classes": len(real.classes),
-                                      "ipc": f"{args.ipc_start} to {args.ipc_end - 1}", "device": device, "threads": threads,
-                                      "output_dir": args.output_dir})
+    options.print_options("recover", {
+        "preset": args.preset, **{name: value for name, value in settings.items() if value is not None},
+        "teacher_weights": args.teacher_weights, "classes": len(real.classes), "ipc": f"{args.ipc_start} to {args.ipc_end - 1}",
+        "device": device, "threads": threads, "output_dir": args.output_dir})
+    options.note_unread(args, unread(args))
     run_folder.check_writable(args.output_dir)
     run_folder.remove_leftovers(args.output_dir)
+    source = StartFolder(args.start_dir, real.image_size, real.classes, args.workers) if args.start_dir else real
+    starts = Starts(real, settings, source, args.output_dir, args.workers)
+    units = plan_units(settings, starts.available, real.classes, law, args.ipc_start, args.ipc_end)
 
-    units = [unit for unit in plan_units(settings, real, args.ipc_end) if unit.ipc_id >= args.ipc_start]
-    if not units:
-        raise UserError(f"--ipc-start {args.ipc_start}: no class has an image for IPC slice {args.ipc_start} or a later one. Lower "
-                        "--ipc-start, or add images.")
-    networks = load_networks(units, settings, args.teacher_weights, real.classes, device)
+    networks = load_networks(units, settings, args.verifier, args.teacher_weights, real.classes, device)
     weights = {name: fingerprint(network) for name, network in networks.items()}
     files = UnitFiles(args.output_dir, len(real.classes), args.ipc_end, settings["image_format"])
     mine = my_groups(group_units(units, args.units_per_step), files, weights)
-    primary = networks.get(settings["primary_teacher"])
-    if mine and primary is not None and args.min_teacher_accuracy != 0:
-        check_teacher(primary, real, units, settings, args.min_teacher_accuracy, device, args.workers)
-    manifest = {"options": settings, "teacher_weights": str(args.teacher_weights), "threads": threads,
+    if mine and args.min_teacher_accuracy != 0:
+        for name in logit_teachers(units, networks):
+            check_teacher(name, networks[name], real, args.min_teacher_accuracy, device, args.workers)
+    manifest = {"options": settings, "preset": args.preset, "teacher_weights": str(args.teacher_weights), "threads": threads,
                 "versions": run_folder.versions(), "id_digits": files.id_digits,
                 "identity": {"classes": real.classes, "train_images": real.fingerprint(),
+                             "start_images": getattr(source, "identity", None),
                              "primary_weights": weights.get(settings["primary_teacher"])}}
     run_folder.settle_manifest(files.manifest, manifest, RESTART)
-    print_plan(units, mine, networks, real, recipe, device)
+    if settings["start"] in RANKED:
+        ranking.settle_selection(settings["start"], args.output_dir, real, range(len(real.classes)), networks[settings["ranker"]],
+                                 settings, device, args.workers)
+    guides = {name: networks[name] for name in networks if settings["iteration"] and any(name in unit.possible for unit in units)}
+    bn_teachers = set().union(*(unit.fixed.bn if unit.fixed else law.everyone for unit in units))
+    alignments = build_alignments(guides, bn_teachers, settings, real, statistics_folder(args.teacher_weights, args.statistics_dir),
+                                  device, args.workers)
+    print_plan(units, mine, alignments, settings["image_size"], device)
     total = sum(map(image_steps, mine))
     with progress_bar(total, "recover", " image-steps", unit_scale=True) as bar:
         for group in mine:
-            GroupRun(group, args, settings, real, networks, weights, files, device, bar).run(recipe)
+            run = GroupRun(group, args, starts, alignments, networks.get(args.verifier), weights, files, device, bar)
+            run.run(recipe)
     distributed.print0(f"recover: done; images lie in {args.output_dir / 'images'}")
 
 
-def resolve(args, real):
-    """The options that change pixels, with defaults that depend on the data filled in."""
-    size = real.image_size
-    image_format = args.image_format
-    if image_format == "auto":
-        image_format = "png" if size < 64 else "jpg"
-    return {
-        "dataset": args.dataset, "image_size": size, "start": args.start, "allow_short_classes": args.allow_short_classes,
-        "image_format": image_format, "primary_teacher": args.primary_teacher,
-        "bn_teachers": without_primary(args.bn_teachers, args.primary_teacher), "bn_slots": args.bn_slots,
-        "bn_slot_prob": args.bn_slot_prob, "r_bn": args.r_bn,
-        "first_bn_multiplier": args.first_bn_multiplier, "tv_l2": args.tv_l2, "l2_scale": args.l2_scale,
-        "batch_size": args.batch_size, "iteration": args.iteration, "steps": args.steps, "lr": args.lr,
-        "min_scale_crops": args.min_scale_crops,
-        "flip_prob": (0.5 if real.flips else 0.0) if args.flip_prob is None else args.flip_prob,
-        "jitter": 32 * size // 224 if args.jitter is None else args.jitter,
-        "units_per_step": args.units_per_step, "seed": args.seed,
-    }
+def plan_units(settings, available, classes, law, ipc_start, ipc_end):
+    """The units of slices ipc_start ... ipc_end - 1, numbered from slice 0 on; a pure function of its arguments.
+
+    available: start images per class, None where there is no end of them.
+    """
+    common = (settings["batch_size"], available, classes, settings["allow_short_classes"])
+    if settings["batch_layout"] == "class":
+        units = build_class_batches(ipc_end, *common, settings["iteration"], settings["early_late"], law)
+    else:
+        varied = settings["steps"] == "varied"
+        units = build_slices(ipc_end, *common, lambda i: schedules.recover_steps(i, settings["iteration"], varied), law)
+        units = [unit for unit in units if unit.ipc_ids[0] >= ipc_start]
+    if not units:
+        raise UserError(f"--ipc-start {ipc_start}: no class has an image for IPC slice {ipc_start} or a later one. Lower "
+                        "--ipc-start, or add images.")
+    return units
 
 
-def make_recipe(settings):
-    return Recipe(lr=settings["lr"], r_bn=settings["r_bn"], first_bn_multiplier=settings["first_bn_multiplier"],
-                  min_area=settings["min_scale_crops"], flip=settings["flip_prob"], jitter=settings["jitter"],
-                  tv=settings["tv_l2"], l2=settings["l2_scale"], seed=settings["seed"])
-
-
-def plan_units(settings, real, ipc_end):
-    """All units up to ipc_end; a pure function of the options and of the number of images per class."""
-    primary, varied = settings["primary_teacher"], settings["steps"] == "varied"
-    available = None if settings["start"] == "noise" else [len(files) for files in real.by_class]
-    return build_units(
-        ipc_end, settings["batch_size"], available, real.classes, settings["allow_short_classes"],
-        steps_of=lambda i: schedules.recover_steps(i, settings["iteration"], varied),
-        teachers_of=lambda i: (primary, bn_teachers_of_slice(primary, settings["bn_teachers"], settings["bn_slots"],
-                                                             settings["bn_slot_prob"], settings["seed"], i)))
-
-
-def load_networks(units, settings, weights, classes, device):
-    """Load each net that will run, once: the primary, and those BN teachers drawn that have BatchNorm. None for 0 steps."""
-    if settings["iteration"] == 0:
-        return {}
-    primary = settings["primary_teacher"]
-    drawn = {name for unit in units for name in unit.bn_teachers}
-    names = [primary] + [n for n in settings["bn_teachers"] if n in drawn and has_batch_norm(n)]
+def load_networks(units, settings, verifier, weights, classes, device):
+    """Load each net that will run, once: teachers of the units that guide or have layers to align to, ranker, verifier."""
+    names = [] if settings["ranker"] is None else [settings["ranker"]]
+    if settings["iteration"]:
+        drawn, logit = set().union(*(unit.possible for unit in units)), logit_teachers(units)
+        names += [name for name in (settings["primary_teacher"], *settings["bn_teachers"])
+                  if name in logit or (name in drawn and has_layers(name, settings))]
+        names += [] if verifier is None else [verifier]
     return load_teachers(names, weights, classes, device, settings["image_size"])
+
+
+def logit_teachers(units, among=None):
+    """Names of all nets that may be a unit's logit teacher, sorted."""
+    found = set().union(*({unit.fixed.logit} if unit.fixed else unit.law.possible_logit for unit in units))
+    return sorted(found if among is None else found & set(among))
 
 
 def image_steps(group):
@@ -125,16 +122,23 @@ def my_groups(groups, files, weights):
     return left
 
 
-def print_plan(units, mine, networks, real, recipe, device):
+def print_plan(units, mine, alignments, image_size, device):
     """Say how much there is to do and about how long it will take."""
     todo = [unit for group in mine for unit in group]
     text = f"recover: {len(todo)} of {len(units)} units to do on this rank, {sum(map(image_steps, mine)):,} image-steps"
-    if networks and todo:
+    if alignments and todo:
         together = sum(len(unit.classes) for unit in mine[0])
-        seconds = seconds_per_image_step(networks, together, real.image_size, recipe, device)
-        whole = sum(image_steps([u]) * sum(seconds[n] for n in networks if n in (u.logit_teacher, *u.bn_teachers)) for u in todo)
+        seconds = seconds_per_image_step(alignments, together, image_size, device)
+        whole = sum(image_steps([unit]) * step_seconds(unit, seconds) for unit in todo)
         text += f", about {duration(whole)} (timed on one step of each teacher)"
     distributed.print0(text)
+
+
+def step_seconds(unit, seconds):
+    """Seconds that an image and step of a unit take, averaged over some steps where its teachers change."""
+    steps = [0] if unit.fixed else range(0, unit.steps, max(1, unit.steps // 20))
+    drawn = [unit.teachers(step) for step in steps]
+    return sum(seconds.get(name, 0.0) for guides in drawn for name in {guides.logit, *guides.bn}) / max(1, len(drawn))
 
 
 if __name__ == "__main__":

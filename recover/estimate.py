@@ -4,31 +4,28 @@ import time
 
 import torch
 
-from models.bn_statistics import BatchNormStatistics
-from recover import losses
-
 CPU_PIXELS = 16 * 224 * 224  # on the CPU time is in proportion to the images from here on
 
 
-def seconds_per_image_step(networks, count, size, recipe, device):
-    """{teacher: seconds} for one image and step: forward, BN term and gradient to the input, best of three runs.
+def seconds_per_image_step(alignments, count, size, device):
+    """{teacher: seconds} for one image and step: forward, distance and gradient to the input, best of three runs.
 
-    count: images that share a forward (on the CPU so many are enough as make CPU_PIXELS).
+    alignments: {teacher: NormAlignment or its like}. count: images that share a forward (on the CPU so many are enough as make
+    CPU_PIXELS).
     """
     if device.type != "cuda":
         count = min(count, max(1, CPU_PIXELS // size**2))
-    x = torch.zeros(count, 3, size, size, device=device)
+    x, labels = torch.zeros(count, 3, size, size, device=device), torch.zeros(count, dtype=torch.int64, device=device)
     seconds = {}
-    for name, network in networks.items():
-        with BatchNormStatistics(network) as tap:
+    for name, alignment in alignments.items():
+        with alignment:
             times = []
             for _ in range(3):
                 _wait(device)
                 begin = time.perf_counter()
                 leaf = x.clone().requires_grad_(True)
-                logits, statistics = tap(leaf, [count])
-                alignment = losses.bn_alignment(statistics, recipe.first_bn_multiplier).sum() if statistics else 0.0
-                (logits.square().mean() + alignment).backward()
+                logits, distances = alignment(leaf, [count], [labels], [{}])
+                (logits.square().mean() + (0.0 if distances is None else distances.sum())).backward()
                 _wait(device)
                 times.append(time.perf_counter() - begin)
         seconds[name] = min(times) / count

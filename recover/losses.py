@@ -25,13 +25,21 @@ def bn_alignment(statistics, first_layer_weight=10.0):
     return first_layer_weight * terms[0] + sum(terms[1:])
 
 
-def teacher_term(alignment, r_bn, bn_teachers, cross_entropy=0.0):
-    """What one teacher adds to the loss: CE (of phi alone) + (r_bn / m) R_k. The loss is the sum over teachers.
+def bn_weight(r_bn, teachers, terms="mean"):
+    """Factor on every BN teacher's R_k: r_bn / m for the mean over m teachers (released code), r_bn for the sum (paper Eq. 4).
 
-    alignment: R_k, 0 for a net without BatchNorm. bn_teachers: m, which counts nets without BatchNorm too (released code:
-    AlexNet adds 0 and dilutes the others). The mean over teachers is the released code's; paper Eq. 4 has the sum.
+    teachers: m. Whether nets that have no term count in it is the caller's choice: they do in the released code, where AlexNet
+    adds 0 and dilutes the others.
     """
-    return cross_entropy + (r_bn / bn_teachers) * alignment
+    return r_bn / teachers if terms == "mean" else r_bn
+
+
+def teacher_term(alignment, weight, cross_entropy=0.0):
+    """What one teacher adds to the loss: CE (of phi alone) + weight * R_k. The loss is the sum over teachers (paper Eq. 4).
+
+    alignment: R_k, 0 for a net without matched layers. weight: from bn_weight.
+    """
+    return cross_entropy + weight * alignment
 
 
 def total_variation(x):

@@ -6,8 +6,8 @@ What a source leaves unsaid, and what was assumed, stands in EXPERIMENTS.md, by 
 POOL = ["resnet18", "mobilenet_v2", "efficientnet_b0", "shufflenet_v2_x0_5", "alexnet"]  # paper 4.4, released code
 
 SRE2L = {"decoupling": "single", "primary_teacher": "resnet18", "start": "noise", "steps": "constant", "lr": 0.25}
-_IN_TURN = {"decoupling": "single", "selection": "in-turn", "primary_teacher": "resnet18", "steps": "constant", "match": "convolution",
-            "batch_layout": "class"}
+_IN_TURN = {"decoupling": "single", "selection": "in-turn", "primary_teacher": "resnet18", "steps": "constant",
+            "match": "convolution", "batch_layout": "class"}
 
 PRESETS = {
     "prism": {},

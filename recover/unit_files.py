@@ -5,7 +5,7 @@ import contextlib
 from utils import checkpoint, images, run_folder
 from utils.errors import UserError
 
-PREVIEW_CLASSES = 20
+PREVIEW_IMAGES = 20
 RESTART = "Give the same again, or choose another --output-dir."
 
 
@@ -36,6 +36,9 @@ class UnitFiles:
         c = f"{label:0{self.class_digits}d}"
         return self.run / "images" / f"new{c}" / f"class{c}_id{ipc_id:0{self.id_digits}d}.{self.image_format}"
 
+    def _image_paths(self, unit):
+        return [self.image_path(label, ipc_id) for label, ipc_id in zip(unit.classes, unit.ipc_ids, strict=True)]
+
     def _record_path(self, name):
         return self.run / "units" / f"{name}.json"
 
@@ -50,7 +53,7 @@ class UnitFiles:
         bits. weights: {net: fingerprint}; a unit made with other weights is refused.
         """
         path = self._record_path(unit.name)
-        if not path.exists() or not all(self.image_path(c, unit.ipc_id).exists() for c in unit.classes):
+        if not path.exists() or not all(path.exists() for path in self._image_paths(unit)):
             return False
         record = run_folder.read_json(path, "recover")
         for name, found in record.get("weights", {}).items():
@@ -59,9 +62,11 @@ class UnitFiles:
         return all(self._record_path(name).exists() for name in record.get("units_together", []))
 
     def save_unit(self, unit, pixels, starts, record, class_names):
-        """Write the images of a finished unit, uint8 [n, 3, S, S], then its record; for chunk 0 also the slice's preview."""
-        files = {}
-        paths = [self.image_path(label, unit.ipc_id) for label in unit.classes]
+        """Write the images of a finished unit, uint8 [n, 3, S, S], then its record, and its preview if it has one.
+
+        record["start"]: words for every image.
+        """
+        files, paths = {}, self._image_paths(unit)
         try:
             for path, image in zip(paths, pixels, strict=True):
                 images.save(image, path)
@@ -69,11 +74,12 @@ class UnitFiles:
         except BaseException:  # a full disk: a part of a unit would pass for a smaller set of images
             _remove(paths)
             raise
-        if unit.chunk == 0:
-            rows = [starts[:PREVIEW_CLASSES], pixels[:PREVIEW_CLASSES]]
-            names = [class_names[c] for c in unit.classes[:PREVIEW_CLASSES]]
-            images.save_grid(rows, self.run / "previews" / f"slice{unit.ipc_id:05d}.png", ["start", "result"], names)
-        run_folder.write_json(self._record_path(unit.name), {**record, "files": files})
+        if unit.preview is not None:
+            rows = [starts[:PREVIEW_IMAGES], pixels[:PREVIEW_IMAGES]]
+            names = [class_names[c] for c in unit.classes[:PREVIEW_IMAGES]]
+            images.save_grid(rows, self.run / "previews" / f"{unit.preview}.png", ["start", "result"], names)
+        start = dict(zip(files, record["start"], strict=True))
+        run_folder.write_json(self._record_path(unit.name), {**record, "start": start, "files": files})
 
     def save_checkpoint(self, group, states, next_step, seconds):
         """Keep what is needed to go on with a group of units at next_step. seconds: spent on it so far."""
@@ -90,7 +96,8 @@ class UnitFiles:
         for state in states:
             prefix = f"{state.unit.name}."
             own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-            if own.keys() != {"x", "exp_avg", "exp_avg_sq", "step"} or own["x"].shape != state.x.shape:
+            plain = {name for name in own if not name.startswith("memory/")}
+            if plain != {"x", "exp_avg", "exp_avg_sq", "step"} or own["x"].shape != state.x.shape:
                 raise UserError(f"{path}: does not hold {state.unit.name} as it is now. Remove it to start this unit afresh.")
             state.restore(own)
             state.log.rows = [(step, terms) for step, terms in about["log"][state.unit.name]]

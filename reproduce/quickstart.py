@@ -22,7 +22,7 @@ TEACHERS = ("resnet18", "mobilenet_v2", "shufflenet_v2_x0_5", "alexnet")  # the 
 # the same start images. A real subset is recover's start saved as it is.
 SETS = {
     "PRISM": ("prism", ["--bn-teachers", *TEACHERS]),
-    "SRe2L": ("sre2l", ["--bn-slots", "0", "--steps", "constant", "--lr", "0.25"]),
+    "SRe2L": ("sre2l", ["--preset", "sre2l", "--start", "real"]),
     "random real": ("random", ["--start", "random", "--iteration", "0"]),
 }
 

@@ -50,7 +50,9 @@ def test_same_command_twice_same_bytes_and_what_lies_on_disk(data, tmp_path, cap
     assert record["units_together"] == ["slice00000_chunk000", "slice00001_chunk000"]
     assert record["terms"][0]["step"] == 0
     assert record["terms"][0]["ce"] > 0
-    assert list(record["start"]) == list(CLASSES)
+    names = [f"images/new00{c}/class00{c}_id001.png" for c in range(3)]
+    assert list(record["start"]) == list(record["files"]) == names
+    assert record["start"]["images/new001/class001_id001.png"] == str(data / "train" / CLASSES[1] / "img_001.JPEG")
     assert not list((a / "units").glob("unfinished*"))
     assert "image-steps, about" in capsys.readouterr().out
 
@@ -90,7 +92,7 @@ def test_stopped_and_resumed_equals_uninterrupted(data, tmp_path, monkeypatch, s
 
 
 def test_single_teacher_from_noise_without_reading_images(data, tmp_path):
-    main(command(data, tmp_path, "--start", "noise", "--bn-slots", "0", "--steps", "constant", "--ipc-end", "9"))
+    main(command(data, tmp_path, "--start", "noise", "--decoupling", "single", "--steps", "constant", "--ipc-end", "9"))
     record = json.loads((tmp_path / "units/slice00008_chunk000.json").read_text())
     assert record["bn_teachers"] == ["resnet18"]
     assert record["steps"] == 4
@@ -152,9 +154,9 @@ def test_other_training_images_are_refused(data, tmp_path):
 
 def test_noise_needs_no_image_per_slice(data, tmp_path):
     """More slices than real images: the teacher is measured on those there are."""
-    args = command(data, tmp_path, "--start", "noise", "--ipc-end", "6", "--iteration", "1", "--bn-slots", "0")
+    args = command(data, tmp_path, "--start", "noise", "--ipc-end", "6", "--iteration", "1", "--decoupling", "single")
     args[args.index("--min-teacher-accuracy") + 1] = "100"
-    with pytest.raises(UserError, match="of the real starting images right .chance 33.3 %., expected at least 100.0 %"):
+    with pytest.raises(UserError, match="of the real images right .chance 33.3 %., expected at least 100.0 %"):
         main(args)
 
 
@@ -168,7 +170,7 @@ def test_wide_numbers_past_999(tmp_path):
 
 def test_teacher_near_chance_stops_the_run(data, tmp_path):
     args = [a for a in command(data, tmp_path) if a not in ("--min-teacher-accuracy", "0")]
-    with pytest.raises(UserError, match=re.compile("of the real starting images right .chance 33.3 %., expected at least 90.0 %."
+    with pytest.raises(UserError, match=re.compile("of the real images right .chance 33.3 %., expected at least 90.0 %."
                                                    ".*another order than the teacher's head")):
         main([*args, "--min-teacher-accuracy", "90"])
     assert not (tmp_path / "units").exists()

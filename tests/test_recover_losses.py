@@ -2,7 +2,7 @@ import math
 
 import torch
 
-from recover.losses import bn_alignment, cross_entropy, l2_prior, teacher_term, total_variation
+from recover.losses import bn_alignment, bn_weight, cross_entropy, l2_prior, teacher_term, total_variation
 
 
 def slow_alignment(z_of_layer, running, first):
@@ -61,11 +61,13 @@ def test_bn_alignment_per_unit():
 
 
 def test_total_loss_with_alexnet():
-    """CE 2, R of two nets 3 and 5, AlexNet 0: m = 3, so 2 + 0.01/3 * 8."""
-    terms = [teacher_term(3.0, 0.01, 3, cross_entropy=2.0), teacher_term(5.0, 0.01, 3), teacher_term(0.0, 0.01, 3)]
-    assert math.isclose(sum(terms), 2 + 0.01 / 3 * 8, rel_tol=1e-15)
-    without = [teacher_term(3.0, 0.01, 2, cross_entropy=2.0), teacher_term(5.0, 0.01, 2)]
-    assert sum(without) > sum(terms)  # AlexNet dilutes the BN term
+    """CE 2, R of two nets 3 and 5, AlexNet 0: m = 3, so 2 + 0.01/3 * 8 (released code), or 2 + 0.01 * 8 (paper Eq. 4)."""
+    def total(weight):
+        return teacher_term(3.0, weight, cross_entropy=2.0) + teacher_term(5.0, weight) + teacher_term(0.0, weight)
+
+    assert math.isclose(total(bn_weight(0.01, 3)), 2 + 0.01 / 3 * 8, rel_tol=1e-15)
+    assert math.isclose(total(bn_weight(0.01, 3, "sum")), 2 + 0.01 * 8, rel_tol=1e-15)
+    assert total(bn_weight(0.01, 2)) > total(bn_weight(0.01, 3))  # AlexNet dilutes the BN term
 
 
 def test_cross_entropy_per_unit():

@@ -6,12 +6,15 @@ import torch
 from torch import nn
 
 from models.networks import build
+from priors.density import density
 from recover import losses
+from recover.alignment import NormAlignment
 from recover.loss_log import LossLog, first_bad_term
-from recover.synthesize import Recipe, UnitState, apply_augmentation, draw_augmentation, step_gradient, synthesize
+from recover.synthesize import Part, Recipe, UnitState, apply_augmentation, draw_augmentation, step_gradient, synthesize
+from recover.teacher_pool import TeacherLaw, Teachers
 from recover.units import Unit
 from utils import images
-from utils.schedules import cosine
+from utils.schedules import cosine, crop_area
 
 SIZE = 16
 
@@ -32,13 +35,20 @@ def net(seed, batch_norm=True):
 NETS = {"phi": net(0), "extra": net(1), "alexnet": net(2, batch_norm=False)}
 
 
-def unit(ipc_id=0, steps=6, bn_teachers=("phi", "extra", "alexnet"), count=4):
-    return Unit(ipc_id, 0, ipc_id, tuple(range(count)), steps, "phi", bn_teachers)
+def unit(ipc_id=0, steps=6, bn_teachers=("phi", "extra", "alexnet"), count=4, logit="phi", joins=None, labels=None, law=None):
+    labels = tuple(range(count)) if labels is None else labels
+    fixed = Teachers(logit, tuple(bn_teachers)) if law is None else None
+    return Unit(f"slice{ipc_id}", ipc_id, (ipc_id, 0), labels, (ipc_id,) * len(labels), steps,
+                law or TeacherLaw("phi", ("extra", "alexnet")), (ipc_id,), fixed, joins)
 
 
 def start(u):
-    x = torch.randn(len(u.classes), 3, SIZE, SIZE, generator=torch.Generator().manual_seed(u.ipc_id), dtype=torch.float64)
+    x = torch.randn(len(u.classes), 3, SIZE, SIZE, generator=torch.Generator().manual_seed(u.number), dtype=torch.float64)
     return UnitState(u, images.clamp_(x), torch.tensor(u.classes))
+
+
+def alignments(*names, first=10.0):
+    return {name: NormAlignment(NETS[name], first) for name in names or NETS}
 
 
 def reference(u, recipe, steps_to_run):
@@ -46,19 +56,27 @@ def reference(u, recipe, steps_to_run):
     x = start(u).x.detach().clone()
     labels, m1, m2 = torch.tensor(u.classes), torch.zeros_like(x), torch.zeros_like(x)
     for t in range(steps_to_run):
-        leaf = x.clone().requires_grad_(True)
-        view = apply_augmentation(leaf, draw_augmentation(u, t, SIZE, recipe))
-        loss = nn.functional.cross_entropy(NETS["phi"](view), labels)
-        for name in u.bn_teachers:
-            z, distance, first = view, 0.0, True
-            for layer in NETS[name]:
-                if isinstance(layer, nn.BatchNorm2d):
-                    mean, var = z.mean((0, 2, 3)), z.var((0, 2, 3), correction=0)
-                    term = (var - layer.running_var).norm() + (mean - layer.running_mean).norm()
-                    distance, first = distance + (10 if first else 1) * term, False
-                z = layer(z)
-            loss = loss + recipe.r_bn / len(u.bn_teachers) * distance
-        loss = loss + recipe.tv * losses.total_variation(view) + recipe.l2 * losses.l2_prior(view)
+        leaf, guides = x.clone().requires_grad_(True), u.teachers(t)
+        here = [i for i in range(len(x)) if u.joins is None or u.joins[i] <= t]
+        loss = 0.0 * leaf.sum()
+        if here:
+            view = apply_augmentation(leaf[here], draw_augmentation(u, t, SIZE, recipe))
+            loss = loss + nn.functional.cross_entropy(NETS[guides.logit](view), labels[here])
+            m = sum(has_norm(name) for name in guides.bn) if recipe.without_bn == "left-out" else len(guides.bn)
+            for name in guides.bn:
+                z, distance, layers = view, 0.0, 0
+                for layer in NETS[name]:
+                    if isinstance(layer, nn.BatchNorm2d):
+                        mean, var = z.mean((0, 2, 3)), z.var((0, 2, 3), correction=0)
+                        term = (var - layer.running_var).norm() + (mean - layer.running_mean).norm()
+                        distance, layers = distance + (1 if layers else 10) * term, layers + 1
+                    z = layer(z)
+                if recipe.bn_normalise == "layers" and layers:
+                    distance = distance / layers
+                loss = loss + recipe.r_bn * distance / (m if recipe.bn_terms == "mean" else 1)
+            loss = loss + recipe.tv_l2 * losses.total_variation(view) + recipe.l2_scale * losses.l2_prior(view)
+            if recipe.density:
+                loss = loss + recipe.density * density(view, labels[here], recipe.density_temperature)
         loss.backward()
         g = leaf.grad
         m1, m2 = 0.5 * m1 + 0.5 * g, 0.9 * m2 + 0.1 * g**2
@@ -68,31 +86,84 @@ def reference(u, recipe, steps_to_run):
     return x
 
 
-@pytest.mark.parametrize("recipe", [Recipe(jitter=3, r_bn=0.5), Recipe(jitter=3, tv=0.01, l2=0.02)])
-def test_equals_the_formula_written_out(recipe):
-    u, nets = unit(), {name: NETS[name] for name in ("phi", "extra")}  # a net without BatchNorm need not be loaded
+def has_norm(name):
+    return any(isinstance(m, nn.BatchNorm2d) for m in NETS[name].modules())
+
+
+INTRA = TeacherLaw("phi", ("extra", "alexnet"), decoupling="dual", logit_teacher="drawn", selection="intra")
+TURNS = TeacherLaw("phi", ("extra", "alexnet"), decoupling="single", selection="in-turn")
+
+
+@pytest.mark.parametrize(("recipe", "u"), [
+    (Recipe(jitter=3, r_bn=0.5), unit()),
+    (Recipe(jitter=3, tv_l2=0.01, l2_scale=0.02), unit()),
+    (Recipe(jitter=3, r_bn=0.5, bn_terms="sum", bn_normalise="layers"), unit()),
+    (Recipe(jitter=3, r_bn=0.5, without_bn="left-out"), unit()),
+    (Recipe(jitter=3, r_bn=0.5), unit(logit="extra", bn_teachers=("phi",))),
+    (Recipe(jitter=3, r_bn=0.5), unit(logit="alexnet", bn_teachers=("alexnet",))),
+    (Recipe(jitter=3, r_bn=0.5), unit(law=INTRA)),
+    (Recipe(jitter=3, r_bn=0.5), unit(law=TURNS)),
+    (Recipe(jitter=0, r_bn=0.5, crop_schedule="cosine", min_scale_crops=0.2), unit()),
+    (Recipe(jitter=2, r_bn=0.5), unit(joins=(0, 0, 2, 4))),
+    (Recipe(jitter=2, r_bn=0.5), unit(joins=(2, 2, 3, 4))),
+    (Recipe(jitter=2, r_bn=0.5, density=3.0), unit(labels=(0, 0, 0, 2, 2, 1))),
+], ids=["plain", "priors", "sum-normalised", "left-out", "dual", "single-without-bn", "intra", "in-turn", "crop-schedule",
+        "early-late", "all-late", "density"])
+def test_equals_the_formula_written_out(recipe, u):
     state = start(u)
-    synthesize([state], nets, recipe)
+    synthesize([state], alignments(), recipe)
     assert torch.allclose(state.x, reference(u, recipe, u.steps), rtol=0, atol=1e-9)
 
 
-def test_a_loaded_net_without_batch_norm_changes_nothing():
+def test_a_net_without_batch_norm_need_not_be_loaded():
     a, b = start(unit()), start(unit())
-    synthesize([a], NETS, Recipe(jitter=3))
-    synthesize([b], {name: NETS[name] for name in ("phi", "extra")}, Recipe(jitter=3))
+    synthesize([a], alignments(), Recipe(jitter=3))
+    synthesize([b], alignments("phi", "extra"), Recipe(jitter=3))
     assert torch.equal(a.x, b.x)
 
 
+def test_options_change_the_result():
+    """No variant falls back to another."""
+    base, found = start(unit()), []
+    synthesize([base], alignments(), Recipe(jitter=3, r_bn=0.5))
+    for change in ({"bn_terms": "sum"}, {"bn_normalise": "layers"}, {"without_bn": "left-out"}, {"crop_schedule": "step"},
+                   {"crop_schedule": "linear", "crop_milestone": 0.5}, {"tv_l2": 0.1}):
+        state = start(unit())
+        synthesize([state], alignments(), Recipe(jitter=3, r_bn=0.5, **change))
+        found.append(state.x.detach())
+    assert all(not torch.allclose(base.x, x, atol=1e-3) for x in found)
+
+
+def test_late_images_stay_as_they_are_until_they_join():
+    u, seen = unit(joins=(0, 0, 3, 3)), {}
+    state = start(u)
+    first = state.x.detach().clone()
+    synthesize([state], alignments(), Recipe(jitter=2), after_step=lambda step, _: seen.update({step: state.x.detach().clone()}))
+    assert torch.equal(seen[2][2:], first[2:])
+    assert not torch.equal(seen[2][:2], first[:2])
+    assert (seen[3][2:] != first[2:]).flatten(1).any(1).all()
+
+
+def test_crops_follow_the_schedule():
+    u, recipe = unit(steps=10), Recipe(crop_schedule="cosine", crop_milestone=0.5, min_scale_crops=0.1)
+    for step in range(10):
+        least = crop_area("cosine", step, 10, 0.1, 0.5)
+        areas = [float(draw_augmentation(unit(i, 10), step, 200, recipe)[0][2:].prod()) / 200**2 for i in range(40)]
+        assert min(areas) >= least - 0.01
+    assert least == 0.1
+    assert math.isclose(float(draw_augmentation(u, 0, 200, recipe)[0][2:].prod()), 200**2, rel_tol=1e-2)
+
+
 def test_units_together_equal_units_one_by_one():
-    us = [unit(0, 6), unit(1, 3, ("phi",), count=3), unit(2, 5, ("phi", "extra"))]
+    us = [unit(0, 6), unit(1, 3, ("phi",), count=3), unit(2, 5, ("extra",)), unit(3, 4, law=INTRA), unit(4, joins=(0, 2, 2, 7))]
     recipe, alone = Recipe(jitter=3, r_bn=0.3), []
     for u in us:
         state = start(u)
-        synthesize([state], NETS, recipe, log_every=2)
+        synthesize([state], alignments(), recipe, log_every=2)
         alone.append(state)
     together, finished = [start(u) for u in us], []
-    synthesize(together, NETS, recipe, log_every=2, when_finished=lambda s: finished.append(s.unit.ipc_id))
-    assert finished == [1, 2, 0]  # each leaves after its own last step
+    synthesize(together, alignments(), recipe, log_every=2, when_finished=lambda s: finished.append(s.unit.number))
+    assert finished == [1, 3, 2, 0, 4]  # each leaves after its own last step
     for a, b in zip(alone, together, strict=True):
         assert torch.allclose(a.x, b.x, rtol=0, atol=1e-9)
         for (step_a, terms_a), (step_b, terms_b) in zip(a.log.finish(), b.log.finish(), strict=True):
@@ -104,17 +175,17 @@ def test_units_together_equal_units_one_by_one():
 def test_units_together_equal_units_one_by_one_in_a_net_of_the_pool():
     """float64 and ShuffleNetV2 at 32 px in channels_last: grouped statistics of a real net."""
     network = build("shufflenet_v2_x0_5", 4, seed=("pool",)).double().eval().requires_grad_(False)
-    us = [Unit(i, 0, i, (0, 1, 2), 2, "s", ("s",)) for i in range(3)]
+    us = [unit(i, 2, ("s",), count=3, logit="s") for i in range(3)]
 
     def begin(u):
-        return UnitState(u, torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(u.ipc_id), dtype=torch.float64),
+        return UnitState(u, torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(u.number), dtype=torch.float64),
                          torch.tensor(u.classes))
 
     together = [begin(u) for u in us]
-    synthesize(together, {"s": network}, Recipe(jitter=3))
+    synthesize(together, {"s": NormAlignment(network)}, Recipe(jitter=3))
     for u, state in zip(us, together, strict=True):
         alone = begin(u)
-        synthesize([alone], {"s": network}, Recipe(jitter=3))
+        synthesize([alone], {"s": NormAlignment(network)}, Recipe(jitter=3))
         assert torch.allclose(alone.x, state.x, rtol=0, atol=1e-8)
         assert not torch.allclose(begin(u).x, state.x, rtol=0, atol=1e-2)
 
@@ -123,7 +194,7 @@ def test_one_forward_serves_phi_and_theta1():
     calls = []
     counted = copy.deepcopy(NETS["phi"])
     counted.register_forward_hook(lambda *_: calls.append(1))
-    synthesize([start(unit(steps=3))], {"phi": counted, "extra": NETS["extra"]}, Recipe(jitter=1))
+    synthesize([start(unit(steps=3))], {"phi": NormAlignment(counted), **alignments("extra")}, Recipe(jitter=1))
     assert len(calls) == 3
 
 
@@ -135,16 +206,16 @@ def test_going_on_from_a_checkpoint_gives_the_same_bits():
         if step == 3:
             kept.update({name: t.clone() for name, t in whole.tensors().items()})
 
-    synthesize([whole], NETS, recipe, after_step=keep)
+    synthesize([whole], alignments(), recipe, after_step=keep)
     again = start(u)
     again.restore(kept)
-    synthesize([again], NETS, recipe, first_step=4)
+    synthesize([again], alignments(), recipe, first_step=4)
     assert torch.equal(whole.x, again.x)
 
 
 def test_pixels_stay_in_the_valid_range():
     state = start(unit(steps=4))
-    synthesize([state], NETS, Recipe(lr=5.0, jitter=3))
+    synthesize([state], alignments(), Recipe(lr=5.0, jitter=3))
     low, high = images.valid_range(state.x)
     assert ((state.x >= low) & (state.x <= high)).all()
     assert (state.x == low).any()  # so large a step reaches the limit
@@ -152,15 +223,36 @@ def test_pixels_stay_in_the_valid_range():
 
 def test_terms_are_those_of_the_unit():
     state = start(unit(bn_teachers=("phi", "alexnet")))
-    from models.bn_statistics import BatchNormStatistics
-
     leaf = state.x.detach().clone().requires_grad_(True)
-    with BatchNormStatistics(NETS["phi"]) as tap:
-        (terms,) = step_gradient([state], [leaf], {"phi": tap}, Recipe())
-        logits, statistics = tap(leaf, [4])
+    with NormAlignment(NETS["phi"]) as phi:
+        (terms,) = step_gradient([Part(state, leaf, state.labels, state.unit.teachers(0))], {"phi": phi}, Recipe())
+        logits, distances = phi(leaf, [4])
     assert set(terms) == {"ce", "bn phi"}
     assert torch.equal(terms["ce"], nn.functional.cross_entropy(logits, state.labels))
-    assert torch.allclose(terms["bn phi"], losses.bn_alignment(statistics)[0])
+    assert torch.allclose(terms["bn phi"], distances[0])
+
+
+class Remembering(NormAlignment):
+    """Its distance grows with what it remembers."""
+
+    def __call__(self, x, sizes, labels=None, memories=None):  # noqa: ARG002
+        logits, distances = super().__call__(x, sizes)
+        for memory in memories:
+            memory["count"] = memory.get("count", torch.zeros(1)) + 1
+        return logits, distances * torch.cat([memory["count"] for memory in memories])
+
+
+def test_what_alignments_remember_goes_into_checkpoints():
+    u, recipe = unit(steps=5, bn_teachers=("phi",)), Recipe(jitter=3, r_bn=0.1)
+    whole, kept = start(u), {}
+    synthesize([whole], {"phi": Remembering(NETS["phi"])}, recipe,
+               after_step=lambda step, _: kept.update({n: t.clone() for n, t in whole.tensors().items()}) if step == 2 else None)
+    assert float(whole.memory_of("phi")["count"]) == 5
+    again = start(u)
+    again.restore(kept)
+    assert float(again.memory_of("phi")["count"]) == 3
+    synthesize([again], {"phi": Remembering(NETS["phi"])}, recipe, first_step=3)
+    assert torch.equal(whole.x, again.x)
 
 
 def test_draws_belong_to_slice_chunk_and_step():

@@ -55,3 +55,16 @@ def test_recover_steps_of_the_first_slices():
 @pytest.mark.parametrize(("ipc", "mean"), [(10, 2550), (50, 2310), (100, 2290)])
 def test_mean_recover_steps_of_the_paper(ipc, mean):
     assert sum(schedules.recover_steps(i, 4000) for i in range(ipc)) / ipc == mean
+
+
+@pytest.mark.parametrize("kind", sorted(schedules.CROP))
+def test_crop_curricula_of_cda(kind):
+    """CDA: linear 0.08 + 0.92 (1 - t/(mT)); cosine 0.08 + 0.46 (1 + cos(pi t/(mT))); step 1; 0.08 from mT on."""
+    steps = 4000
+    for milestone in (1.0, 0.5, 0.8):
+        for t in range(0, steps, 250):
+            end = milestone * steps
+            by_hand = {"linear": 0.08 + 0.92 * (1 - t / end), "cosine": 0.08 + 0.46 * (1 + math.cos(math.pi * t / end)),
+                       "step": 1.0, "constant": 0.08}[kind]
+            expected = by_hand if t < end else 0.08
+            assert math.isclose(schedules.crop_area(kind, t, steps, 0.08, milestone), expected, rel_tol=1e-12)

@@ -88,22 +88,25 @@ class DistilledImages:
             raise UserError(f"{self.folder / self.paths[0]}: {width}x{height} pixels, expected a square image.")
         return width
 
+    def image(self, i):
+        """Image number i, decoded now: uint8 [3, S, S]. UserError when it is not as large as the first."""
+        image, side = decode(self.folder / self.paths[i]), self.image_size
+        if image.size != (side, side):
+            raise UserError(f"{self.folder / self.paths[i]}: {image.size[0]}x{image.size[1]} pixels, the others have "
+                            f"{side}x{side}. Distilled images must be of one size.")
+        return to_tensor(image)
+
     @functools.cached_property
     def pixels(self):
         """All images, uint8 [N, 3, S, S], decoded by several threads; in a file where they would take half of the memory.
 
         Raises UserError for images of unequal sizes.
         """
-        size = (self.image_size, self.image_size)
-        out = _room((len(self), 3, *size), self.folder.parent)
+        out = _room((len(self), 3, self.image_size, self.image_size), self.folder.parent)
         bar = progress_bar(len(self), "decode", " images", leave=False)
 
         def fill(i):
-            image = decode(self.folder / self.paths[i])
-            if image.size != size:
-                raise UserError(f"{self.folder / self.paths[i]}: {image.size[0]}x{image.size[1]} pixels, the others have "
-                                f"{size[0]}x{size[1]}. Distilled images must be of one size.")
-            out[i] = to_tensor(image)
+            out[i] = self.image(i)
             bar.update(1)
 
         with bar, ThreadPoolExecutor(max(1, self._workers)) as pool:

@@ -74,4 +74,4 @@ def crop_area(kind, step, steps, least, milestone=1.0):
     return least if u >= 1 else least + (1 - least) * CROP[kind](u)
 
 
-CROP = {"constant": lambda u: 0.0, "linear": lambda u: 1 - u, "cosine": lambda u: cosine(u, 1), "step": lambda u: 1.0}
+CROP = {"constant": lambda _: 0.0, "linear": lambda u: 1 - u, "cosine": lambda u: cosine(u, 1), "step": lambda _: 1.0}

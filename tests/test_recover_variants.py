@@ -1,0 +1,215 @@
+"""Every preset and variant of recover, a few steps on a tiny folder: what it is known by shows in records and images."""
+
+import json
+
+import pytest
+import tiny
+import torch
+
+from recover.args import get_args_parser
+from recover.data_synthesis import main
+from recover.presets import PRESETS
+from utils import datasets
+from utils.distilled import DistilledImages
+from utils.errors import UserError
+
+CLASSES = ("n01440764", "n01443537", "n01484850")
+TEACHERS = ("resnet18", "shufflenet_v2_x0_5", "alexnet")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("variants")
+    tiny.image_folder(root / "train", CLASSES, per_class=10)
+    tiny.teacher_folder(root / "teachers", TEACHERS, CLASSES)
+    return root
+
+
+def run(data, out, *more):
+    main(["--train-dir", str(data / "train"), "--output-dir", str(out), "--teacher-weights", str(data / "teachers"), "--bn-teachers",
+          "shufflenet_v2_x0_5", "alexnet", "--image-size", "64", "--ipc-end", "2", "--iteration", "4", "--min-teacher-accuracy", "0",
+          "--workers", "0", *map(str, more)])
+    return DistilledImages(out / "images").pixels, settings(out), records(out)
+
+
+def settings(out):
+    return json.loads((out / "images.json").read_text())["options"]
+
+
+def records(out):
+    return [json.loads(p.read_text()) for p in sorted((out / "units").glob("*.json"))]
+
+
+@pytest.fixture(scope="module")
+def plain(data, tmp_path_factory):
+    return run(data, tmp_path_factory.mktemp("plain"))[0]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_sets_options_of_their_kind(name):
+    parser = get_args_parser()
+    actions = {action.dest: action for action in parser._actions}
+    args = parser.parse_args(["--output-dir", "x", "--preset", name])
+    for option, value in PRESETS[name].items():
+        assert getattr(args, option) == value
+        for one in value if isinstance(value, list) else [value]:
+            assert actions[option].choices is None or one in actions[option].choices
+            assert actions[option].type is None or actions[option].type(str(one)) == one
+
+
+def test_an_option_wins_over_a_preset_also_when_it_equals_a_default():
+    args = get_args_parser().parse_args(["--output-dir", "x", "--preset", "edc", "--lr", "0.05", "--iteration", "4000"])
+    assert args.iteration == 4000
+    assert (args.r_bn, args.batch_size) == (0.1, 20)
+    assert args.given == {"output_dir", "preset", "lr", "iteration"}
+
+
+def test_sre2l(data, tmp_path):
+    _, options, found = run(data, tmp_path, "--preset", "sre2l")
+    assert (options["lr"], options["r_bn"], options["jitter"], options["bn_law"]) == (0.25, 0.01, 9, None)
+    assert all((r["logit_teacher"], r["bn_teachers"], r["steps"]) == ("resnet18", ["resnet18"], 4) for r in found)
+    assert set(found[0]["start"].values()) == {"noise"}
+
+
+def test_cda(data, tmp_path):
+    pixels, options, _ = run(data, tmp_path / "cda", "--preset", "cda")
+    assert (options["crop_schedule"], options["crop_milestone"]) == ("cosine", 1.0)
+    assert not torch.equal(pixels, run(data, tmp_path / "sre2l", "--preset", "sre2l")[0])
+
+
+def test_rded_makes_mosaics_and_optimises_nothing(data, tmp_path):
+    pixels, options, found = run(data, tmp_path, "--preset", "rded", "--iteration", "0", "--mosaic-candidates", "9")
+    assert pixels.shape == (6, 3, 64, 64)
+    assert all(words.startswith("mosaic of ") for r in found for words in r["start"].values())
+    assert (options["ranker"], options["ipc"]) == ("resnet18", 2)
+    with pytest.raises(UserError, match="was made with ipc = 2, now ipc = 1"):  # more images per class: other mosaics
+        run(data, tmp_path, "--preset", "rded", "--iteration", "0", "--mosaic-candidates", "9", "--ipc-end", "1")
+
+
+def test_edc_from_rded_images_of_another_run(data, tmp_path):
+    with pytest.raises(UserError, match="--preset edc starts from RDED's images, found no --start-dir"):
+        run(data, tmp_path / "edc", "--preset", "edc")
+    start = ["--preset", "rded", "--iteration", "0", "--mosaic-candidates", "9"]
+    run(data, tmp_path / "rded", *start)
+    _, options, found = run(data, tmp_path / "edc", "--preset", "edc", "--start-dir", tmp_path / "rded/images", "--iteration", "7",
+                            "--batch-size", "4", "--log-every", "1", "--checkpoint-every", "2")
+    assert (options["class_statistics"], options["statistics_ema"], options["jitter"], options["r_bn"]) == (0.5, 0.8, 0, 0.1)
+    assert [set(row) - {"step", "ce"} for row in found[0]["terms"]] == [
+        {f"bn {name}"} for name in (*TEACHERS, *TEACHERS, TEACHERS[0])]  # nets in turn, AlexNet through its convolutions
+    assert found[0]["classes"] == [0, 0, 1, 1]  # class by class
+    assert all("rded/images/new" in words for words in found[0]["start"].values())
+    assert len(list((data / "teachers").glob("*.convolution.*.safetensors"))) == 3  # measured once, beside the weights
+    (tmp_path / "rded/images/new000/class000_id000.jpg").write_bytes((data / "train" / CLASSES[0] / "img_000.JPEG").read_bytes())
+    with pytest.raises(UserError, match="was made with start_images = "):
+        run(data, tmp_path / "edc", "--preset", "edc", "--start-dir", tmp_path / "rded/images", "--iteration", "7", "--batch-size", "4")
+
+
+def test_gvbsm(data, tmp_path):
+    options = ["--preset", "gvbsm", "--log-every", "1", "--batch-size", "4"]
+    pixels, found_options, found = run(data, tmp_path / "a", *options)
+    assert (found_options["statistics_ema"], found_options["density"], found_options["lr"]) == (0.4, 1.0, 0.1)
+    assert all("density" in row for row in found[0]["terms"])
+    assert not torch.equal(pixels, run(data, tmp_path / "b", *options, "--density", "0")[0])
+    assert not torch.equal(pixels, run(data, tmp_path / "c", *options, "--statistics-ema", "0")[0])
+
+
+def test_delt_lets_groups_of_a_class_join_one_after_the_other(data, tmp_path):
+    pixels, options, found = run(data, tmp_path, "--preset", "delt", "--ipc-end", "5", "--early-late", "4", "--log-every", "1",
+                                 "--bn-teachers")
+    assert (options["start"], options["crop_schedule"], options["jitter"], options["ipc"]) == ("medium", "cosine", 0, 5)
+    assert found[0]["joins"] == [0, 0, 1, 2, 3] * 3
+    assert found[0]["ipc_ids"] == [0, 1, 2, 3, 4] * 3
+    assert pixels.shape[0] == 15
+    chosen = [words.split("/")[-1] for words in list(found[0]["start"].values())[:5]]
+    order = json.loads((tmp_path / "selection/class00000.json").read_text())["order"]
+    assert chosen == list(order)[:5]
+
+
+@pytest.mark.parametrize("options", [
+    ["--decoupling", "single", "--logit-teacher", "drawn"],
+    ["--decoupling", "dual"],
+    ["--decoupling", "dual", "--selection", "intra", "--logit-teacher", "drawn"],
+    ["--decoupling", "single", "--selection", "intra", "--logit-teacher", "drawn"],
+    ["--bn-law", "exact", "--bn-count", "3", "--theta1", "free", "--logit-teacher", "drawn"],
+    ["--bn-law", "uniform", "--bn-count", "2", "--seed", "1"],
+    ["--drawn-per", "image", "--seed", "1"],
+    ["--bn-terms", "sum", "--bn-slot-prob", "1"],
+    ["--without-bn", "left-out", "--bn-slot-prob", "1"],
+    ["--without-bn", "calibrated", "--bn-slot-prob", "1"],
+    ["--bn-normalise", "layers"],
+    ["--match", "convolution"],
+    ["--crop-schedule", "linear"],
+    ["--start", "drawn", "--start-flip", "1"],
+    ["--batch-layout", "class", "--steps", "constant"],
+], ids=" ".join)
+def test_variants_differ_from_the_default(data, tmp_path, plain, options):
+    pixels, _, found = run(data, tmp_path, *options)
+    assert pixels.shape == plain.shape
+    assert not torch.equal(pixels, plain)
+    assert all(row["ce"] > 0 for r in found for row in r["terms"])
+
+
+def test_calibrated_aligns_alexnet_where_counted_adds_nothing(data, tmp_path):
+    options = ["--primary-teacher", "alexnet", "--decoupling", "single", "--bn-teachers"]
+    counted = run(data, tmp_path / "a", *options)
+    calibrated = run(data, tmp_path / "b", *options, "--without-bn", "calibrated")
+    assert "bn alexnet" not in counted[2][0]["terms"][0]
+    assert calibrated[2][0]["terms"][0]["bn alexnet"] > 0
+    assert not torch.equal(counted[0], calibrated[0])
+
+
+def test_each_image_its_own_draw(data, tmp_path):
+    found = run(data, tmp_path, "--drawn-per", "image", "--ipc-end", "4")[2]
+    assert sum(len(r["classes"]) for r in found) == 12
+    assert len({(tuple(r["ipc_ids"])[0], tuple(r["bn_teachers"])) for r in found}) == len(found)
+
+
+def test_images_of_any_folder_are_a_start_and_kept_as_they_are(data, tmp_path):
+    first = run(data, tmp_path / "first", "--image-format", "png")[0]
+    kept = run(data, tmp_path / "kept", "--iteration", "0", "--image-format", "png", "--start-dir", tmp_path / "first/images")[0]
+    assert torch.equal(first, kept)
+    flipped = run(data, tmp_path / "flipped", "--iteration", "0", "--image-format", "png", "--start-flip", "1", "--start-dir",
+                  tmp_path / "first/images")[0]
+    assert torch.equal(first.flip(3), flipped)
+    tiny.image_folder(tmp_path / "other", ("n01440764", "n01443537"), per_class=2)
+    with pytest.raises(UserError, match="has 2 classes .n01440764, n01443537, ....*the training images have 3"):
+        run(data, tmp_path / "bad", "--start-dir", tmp_path / "other")
+
+
+def test_drawn_is_with_replacement_and_random_without(data, tmp_path):
+    real = datasets.open_images("imagefolder", "train", data / "train", 64)
+    drawn = run(data, tmp_path / "drawn", "--iteration", "0", "--start", "drawn", "--ipc-end", "30")[2]
+    names = [words for r in drawn for words in r["start"].values()]
+    assert len(names) == 90 > len(set(names)) > len(real) // 2
+
+
+def test_a_verifier_is_printed_and_changes_nothing(data, tmp_path, plain, capsys):
+    pixels = run(data, tmp_path, "--verifier", "shufflenet_v2_x0_5")[0]
+    assert torch.equal(pixels, plain)
+    assert "verifier shufflenet_v2_x0_5 " in capsys.readouterr().out
+
+
+def test_options_that_nothing_reads_are_named(data, tmp_path, capsys):
+    run(data, tmp_path, "--bn-count", "3", "--ranker", "resnet18", "--density-temperature", "2")
+    out = capsys.readouterr().out
+    for words in ("--bn-count is not read with --bn-law slots", "--ranker is not read with --start real",
+                  "--density-temperature is not read with --density 0"):
+        assert f"note: {words}" in out
+    assert out.count("note: ") == 3
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (["--batch-layout", "class"], "found --steps varied. Give --steps constant"),
+    (["--batch-layout", "class", "--steps", "constant", "--ipc-start", "1"], "--ipc-start 1: with --batch-layout class"),
+    (["--batch-layout", "class", "--steps", "constant", "--drawn-per", "image"], "found --drawn-per image"),
+    (["--early-late", "4"], "--early-late 4 lets the images of a class join"),
+    (["--density", "1"], "--density 1 compares images of one class"),
+    (["--start", "noise", "--start-dir", "x"], "--start noise does not read --start-dir"),
+    (["--selection", "in-turn"], "found --decoupling multi. Give --decoupling single"),
+    (["--bn-law", "exact", "--bn-count", "9"], "--bn-count 9: the primary and the pool are 3 nets"),
+    (["--preset", "srel2"], "invalid choice: 'srel2'"),
+])
+def test_contradictions_end_in_one_sentence(data, tmp_path, options, message):
+    with pytest.raises(UserError, match=message):
+        run(data, tmp_path, *options)
+    assert not (tmp_path / "images").exists()
