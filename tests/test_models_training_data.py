@@ -71,3 +71,15 @@ def test_folder_views_leave_the_global_generator_alone(tmp_path):
     torch.manual_seed(0)
     assert torch.equal(states[0], states[1])
     assert torch.equal(states[0], torch.get_rng_state())
+
+
+def test_given_indices_come_in_their_order_and_all_of_them(tmp_path):
+    images = open_images("imagefolder", "train", tiny.image_folder(tmp_path), 32)
+    wanted = torch.tensor([8, 0, 3, 5, 4])
+    batches = FolderBatches(images, 2, True, CPU, 0, wanted)
+    for _ in range(2):
+        found = list(batches.epoch(("k",)))
+        assert [len(x) for x, _ in found] == [2, 2, 1]
+        assert torch.cat([y for _, y in found]).tolist() == images.labels[wanted].tolist()
+    whole = {int(i): x for i in range(9) for x, _ in FolderBatches(images, 1, True, CPU, 0, torch.tensor([i])).epoch(("k",))}
+    assert torch.equal(torch.cat([x for x, _ in found]), torch.cat([whole[i] for i in wanted.tolist()]))

@@ -45,7 +45,8 @@ def random(*shape, dtype=torch.float64):
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize(("side", "sizes"), [(16, [4]), (14, [2, 2]), (20, [3, 1]), (2, [1, 1, 1, 1]), (1, [2, 2]), (32, [4])])
+@pytest.mark.parametrize(("side", "sizes"), [(16, [4]), (14, [2, 2]), (20, [3, 1]), (2, [1, 1, 1, 1]), (8, [2, 2]), (7, [3, 1]),
+                                              (1, [2, 2]), (32, [4])])
 def test_against_a_slow_loop(side, sizes, layout):
     z = random(4, 3, side, side).contiguous(memory_format=layout)
     found = convolution_statistics(z, sizes)
@@ -55,7 +56,7 @@ def test_against_a_slow_loop(side, sizes, layout):
         np.testing.assert_allclose(part.numpy(), expected, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize(("side", "sizes"), [(3, [2]), (17, [1, 1]), (1, [2]), (16, [2, 1])])
+@pytest.mark.parametrize(("side", "sizes"), [(3, [2]), (7, [2, 2]), (14, [2]), (17, [1, 1]), (1, [2]), (16, [2, 1]), (33, [2])])
 def test_gradient(side, sizes):
     z = random(sum(sizes), 2, side, side).requires_grad_(True)
 
@@ -77,7 +78,7 @@ def test_gradient(side, sizes):
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("side", [16, 28])
+@pytest.mark.parametrize("side", [16, 28, 14, 7])
 def test_a_mean_far_above_sigma_does_not_cancel(side, layout):
     z = (random(4, 3, side, side) + 1000).float().contiguous(memory_format=layout)
     found, exact = convolution_statistics(z, [4]), convolution_statistics(z.double(), [4])
