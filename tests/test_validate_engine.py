@@ -137,3 +137,26 @@ def test_library_randomness_repeats_and_puts_the_state_back():
 def test_factor_gives_zeta_to_ssrs_only():
     assert engine.factor("ssrs", 250, 300, 2.5) == pytest.approx(0.75)
     assert engine.factor("cosine", 150, 300, None) == pytest.approx(0.5)
+
+
+def test_two_updates_of_a_tenth_equal_one_of_nineteen_hundredths():
+    """DELT, RDED: a second train-mode forward of the same batch, on BatchNorm's running statistics."""
+    images = random_batch(12).images
+    twice, once = small_net(nn.BatchNorm2d), small_net(nn.BatchNorm2d)
+    engine.set_batch_norm_momentum(once, 0.19)
+    for net, forwards in ((twice, 2), (once, 1)):
+        with torch.no_grad():
+            net[1].running_mean.fill_(0.3)
+            for _ in range(forwards):
+                net.train()(images)
+    for name in ("running_mean", "running_var"):
+        torch.testing.assert_close(getattr(once[1], name), getattr(twice[1], name), rtol=1e-12, atol=1e-14)
+    unchanged = small_net(nn.BatchNorm2d)
+    unchanged.train()(images)
+    assert (once[1].running_var - unchanged[1].running_var).abs().max() > 1e-3  # and 0.1 once is something else
+
+
+@pytest.mark.parametrize(("on", "free"), [("matrices", 0.0), ("all", 1e-4)])
+def test_weight_decay_on_matrices_or_all(on, free):
+    optimizer = engine.build_optimizer(small_net(nn.BatchNorm2d), "sgd", 0.1, 1e-4, decay_on=on)
+    assert [(len(g["params"]), g["weight_decay"]) for g in optimizer.param_groups] == [(2, 1e-4), (4, free)]

@@ -47,7 +47,7 @@ class Parser(argparse.ArgumentParser):
         self.set_defaults(**self._presets[found["preset"] if "preset" in given else self.get_default("preset")])
         parsed = super().parse_args(args, namespace)
         parsed.given = given
-        parsed.changed = frozenset(name for name in given if getattr(parsed, name) != self.get_default(name))
+        parsed.changed = frozenset(name for name in given - {"preset"} if getattr(parsed, name) != self.get_default(name))
         return parsed
 
     def error(self, message):
