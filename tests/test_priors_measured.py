@@ -121,10 +121,11 @@ def test_another_net_other_images_and_other_options_have_other_files(real, tmp_p
     measured.settle(network(nn.GroupNorm(1, 4)), "calibrated", real, out)
     measured.settle(network(nn.GroupNorm(1, 4), seed=1), "calibrated", real, out)
     measured.settle(network(nn.GroupNorm(1, 4)), "calibrated", more, out)
+    measured.settle(network(nn.GroupNorm(1, 4)), "calibrated", open_images("imagefolder", "train", tmp_path / "more", 24), out)
     measured.settle(network(nn.GroupNorm(1, 4)), "calibrated", real, out, images=6)
     measured.settle(network(nn.GroupNorm(1, 4)), "convolution", real, out)
     measured.settle(network(nn.GroupNorm(1, 4)), "convolution", real, out, class_statistics=True)
-    assert len(list(out.iterdir())) == 6
+    assert len(list(out.iterdir())) == 7
 
 
 def test_damaged_and_foreign_files_are_refused(real, tmp_path):
