@@ -22,7 +22,7 @@ def load_teachers(names, weights, classes, device, image_size=None):
     """{name: Network}, each loaded once, frozen, in eval mode, on device.
 
     names: torchvision's or "timm/NAME"; a repeated name counts once. weights: a torchvision weights name such as
-    "IMAGENET1K_V1" (timm nets then come with timm's published weights), or a folder holding NAME.safetensors, .pth or .pt
+    "IMAGENET1K_V1" or "DEFAULT", torchvision's best (timm nets then come with timm's published weights), or a folder holding NAME.safetensors, .pth or .pt
     (timm_NAME for timm/NAME). classes: class names of the data in head order. image_size: side in pixels of the images they
     will see, checked here if given.
     The head follows the data: a head that knows its class names (ours do; published ImageNet heads are known by wnid) has
@@ -68,7 +68,10 @@ def _published(name, weights, image_size):
 
 
 def _from_torchvision(name, weights):
-    available = {w.name: w for w in torchvision_models.get_model_weights(name)}
+    published = torchvision_models.get_model_weights(name)
+    available = {w.name: w for w in published}
+    if weights == "DEFAULT" and available:  # torchvision's best: V2 for ResNet-50 and ResNet-101, V1 for ResNet-18 (DELT)
+        weights = published.DEFAULT.name
     if weights not in available:
         raise UserError(f"{name}: torchvision has no weights {weights!r}; it has {', '.join(available) or 'none'}. A folder of "
                         "your own weights can be given instead.")

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("recover", "relabel", "validate", "models", "utils", "reproduce")
-ALLOWED = {"recover": {"recover", "models", "utils"}, "relabel": {"relabel", "models", "utils"},
-           "validate": {"validate", "models", "utils"}, "models": {"models", "utils"}, "utils": {"utils"},
-           "reproduce": {"reproduce", "recover", "relabel", "validate", "models", "utils"}}
+ROOMS = ("recover", "relabel", "validate", "priors", "models", "utils", "reproduce")
+ALLOWED = {"recover": {"recover", "priors", "models", "utils"}, "relabel": {"relabel", "models", "utils"},
+           "validate": {"validate", "models", "utils"}, "priors": {"priors", "models", "utils"},
+           "models": {"models", "utils"}, "utils": {"utils"},
+           "reproduce": {"reproduce", "recover", "relabel", "validate", "models", "utils"}}  # of stages only their entries and parsers
 SCRIPTS = sorted(p.relative_to(ROOT) for p in ROOT.rglob("*.sh") if ".venv" not in p.parts) + [Path(".ci/run")]
 
 
@@ -40,12 +41,17 @@ PARSERS = {"recover": "recover.args", "relabel": "relabel.args", "validate": "va
 
 
 def attributes_read(room):
-    """Names X of every args.X or getattr(args, X) in a room."""
+    """Names X of every args.X in a room, and of what options are handed on as: settings["X"], recipe.X, a law's self.X."""
     found = set()
     for file in sources(room):
         for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("args", "self.args"):
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("args", "self.args", "recipe"):
                 found.add(node.attr)
+            elif isinstance(node, ast.Attribute) and file.name == "teacher_pool.py" and ast.unparse(node.value) == "self":
+                found.add(node.attr)
+            elif isinstance(node, ast.Subscript) and ast.unparse(node.value).endswith("settings") and isinstance(
+                    node.slice, ast.Constant):
+                found.add(node.slice.value)
     return found
 
 

@@ -126,6 +126,15 @@ def test_names_of_published_weights():
 
 
 @pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize(("name", "file"), [("resnet18", "resnet18-f37072fd.pth"), ("resnet50", "resnet50-11ad3fa6.pth"),
+                                            ("resnet101", "resnet101-cd907fc2.pth")])
+def test_default_is_torchvisions_best(name, file):
+    """DELT's "DEFAULT": V1 of ResNet-18, V2 of ResNet-50 and ResNet-101."""
+    with pytest.raises(UserError, match=file):
+        load_teachers([name], "DEFAULT", WNIDS, CPU)
+
+
+@pytest.mark.usefixtures("no_network")
 def test_no_network():
     with pytest.raises(UserError, match=r"resnet18: https://.*could not be fetched .*put it at .*/resnet18-f37072fd.pth"):
         load_teachers(["resnet18"], "IMAGENET1K_V1", WNIDS, CPU)
