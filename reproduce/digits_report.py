@@ -10,6 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from models.networks import load_network
+from reproduce.sets import open_sets, penultimate
+from reproduce.start_grid import grid_rows
 from utils import images, run_folder
 from utils.distilled import DistilledImages
 from utils.metrics import intra_class_cosine
@@ -20,10 +22,7 @@ GRID_SLICES = 3
 
 def mean_cosine(distilled, network):
     """Mean intra-class cosine similarity of the teacher's penultimate features (paper Fig. 4)."""
-    network.eval()
-    with torch.no_grad():
-        features = torch.cat([network.features(images.normalise(part)) for part in distilled.pixels.split(250)])
-    return intra_class_cosine(features, distilled.labels)[1]
+    return intra_class_cosine(penultimate(distilled.pixels, network.eval(), torch.device("cpu")), distilled.labels)[1]
 
 
 def collect(out, sets, seeds, network):
@@ -78,29 +77,12 @@ def in_words(rows, tests):
 
 def draw_grid(out, sets, path):
     """Start images above PRISM's and SRe2L's results from them, then the random subset; the first slices, a class a column."""
-    rows, names, columns = [], [], None
-    loaded = {name: DistilledImages(out / folder / "images") for name, (folder, _) in sets.items()}
-    starts = read_starts(out / next(iter(sets.values()))[0])
-    for ipc_id in range(min(GRID_SLICES, len(starts))):
-        rows.append(starts[ipc_id])
-        names.append(f"start {ipc_id}")
-        for name, distilled in loaded.items():
-            count = len(distilled) // len(distilled.classes)
-            rows.append(distilled.pixels[ipc_id::count])  # sorted by class, then by slice
-            names.append(f"{name} {ipc_id}")
-            columns = distilled.classes
-    images.save_grid(rows, path, names, columns, cell=64)
-
-
-def read_starts(run):
-    """The start images of each slice of a run on digits, uint8 [10, 3, 32, 32], found again by recover's records."""
-    from utils import datasets
-
-    real, starts = datasets.open_images("digits", "train"), []
-    for record in sorted((run / "units").glob("slice*.json")):
-        where = json.loads(record.read_text())["start"].values()
-        starts.append(real.pixels([int(text.split()[-1]) for text in where]))
-    return starts
+    runs = {name: out / folder for name, (folder, _) in sets.items()}
+    loaded = open_sets(runs, workers=1)
+    first = next(iter(loaded.values()))
+    slices = range(min(GRID_SLICES, len(first) // len(first.classes)))
+    rows, names, _ = grid_rows(loaded, runs, range(len(first.classes)), slices)
+    images.save_grid(rows, path, names, first.classes, cell=64)
 
 
 def draw_curves(out, sets, seeds, path):
