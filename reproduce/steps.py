@@ -1,10 +1,13 @@
 """Steps of a longer run: a banner with the command for each, and how long it took."""
 
 import shlex
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 from utils import run_folder
+from utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -12,24 +15,48 @@ ROOT = Path(__file__).resolve().parents[1]
 class Steps:
     """Call stages' entries one after the other in this process (importing PyTorch takes seconds, so once).
 
-    total: number of steps, for the banners. timings: JSON file that keeps the seconds of each step's first complete run, so
-    that a second start, which finds the step finished, still knows them.
+    total: number of steps, for the banners. timings: JSON file that keeps the seconds of each step's first complete run and of the
+    stopped ones before it, so that a second start, which finds the step finished, still knows them.
     """
 
     def __init__(self, total, timings):
         self.total, self.timings, self.count = total, timings, 0
         self.seconds = run_folder.read_json(timings, "an earlier start") if timings.exists() else {}
 
-    def run(self, title, entry, *options):
-        """Run entry.main(options); entry is a stage's entry module. Finished work is skipped by the stage itself."""
+    def run(self, title, entry, *options, processes=1):
+        """Run entry.main(options); entry is a stage's entry module. Finished work is skipped by the stage itself.
+
+        processes: more than one start under torchrun, which needs processes of their own.
+        """
         options = [str(option) for option in options]
         self.count += 1
-        shown = [option.removeprefix(f"{ROOT}/") for option in options]  # as one would type it in the project's root
-        command = shlex.join(["python", "-m", entry.__spec__.name, *shown])
+        command = command_line(entry.__spec__.name, options, processes)
         print(f"\n=== {self.count}/{self.total}  {title}\n$ {command}", flush=True)
-        begin = time.perf_counter()
-        entry.main(options)
-        known = self.seconds.get(title)
-        if known is None or known["command"] != command:
-            self.seconds[title] = {"seconds": round(time.perf_counter() - begin, 1), "command": command}
-            run_folder.write_json(self.timings, self.seconds)
+        known = self.seconds.get(title, {})
+        if known.get("command") != command:
+            known = {"seconds": 0.0, "command": command, "processes": processes, "stopped": True}
+        begin, complete = time.perf_counter(), False
+        try:
+            if processes == 1:
+                entry.main(options)
+            else:
+                _torchrun(entry.__spec__.name, options, processes)
+            complete = True
+        finally:
+            if known.pop("stopped", False):
+                known["seconds"] = round(known["seconds"] + time.perf_counter() - begin, 1)
+                self.seconds[title] = known if complete else {**known, "stopped": True}
+                run_folder.write_json(self.timings, self.seconds)
+
+
+def command_line(module, options, processes=1):
+    """A stage's command as one types it in the project's root, shell-quoted."""
+    launcher = ["python"] if processes == 1 else ["torchrun", "--standalone", "--nproc_per_node", str(processes)]
+    return shlex.join([*launcher, "-m", module, *(option.removeprefix(f"{ROOT}/") for option in options)])
+
+
+def _torchrun(module, options, processes):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    status = subprocess.run([*launcher, "-m", module, *options], cwd=ROOT).returncode
+    if status:
+        raise UserError(f"{module} ended with status {status}; what it found stands above.")

@@ -1,0 +1,80 @@
+"""Run cells of the paper's tables, or print their commands.
+
+    python -m reproduce.run table1 r50 ipc50 delt [--dry-run] [--seeds 0 1 2] [--option value ...]
+
+A cell is picked by words (all cells without any); words of one kind are alternatives (r18 r50). What is finished is skipped, so
+the same command goes on where it stopped.
+"""
+
+from reproduce import commands, results, sizes, table1, table2, table3
+from reproduce.cells import pick
+from reproduce.steps import Steps
+from utils import options, run_folder
+from utils.errors import UserError, run_entry
+
+TABLES = {module.TABLE.name: module.TABLE for module in (table1, table2, table3)}
+
+
+def get_args_parser():
+    parser = options.Parser(prog="reproduce.run", description="Run cells of the paper's tables, or print their commands.")
+    parser.add_argument("table", choices=list(TABLES), help="which table of the paper")
+    parser.add_argument("words", nargs="*", metavar="WORD", help="cells by name, such as r50 ipc50 delt; none: all")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands and the paper's numbers, run nothing")
+    sizes.add_arguments(parser)
+    return parser
+
+
+def main(argv=None):
+    args = get_args_parser().parse_intermixed_args(argv)
+    table = TABLES[args.table]
+    if args.ipc is not None and not table.ipc_can_change:
+        raise UserError(f"--ipc {args.ipc}: the cells of {table.name} are picked by their IPC; name it, as in {table.name} ipc10.")
+    cells, found = pick(table, args.words), sizes.from_arguments(args, table.name)
+    if args.dry_run:
+        print("\n".join(listing(table, cells, found)))
+        return
+    run_cells(cells, found, after_cell=lambda: results.write_csv(table, found))
+    if not found.as_paper:
+        print(f"\nThe paper's numbers are for ImageNet-1K at full size; these runs: {found.words()}.")
+    print("\n" + "\n".join(results.lines(cells, found)))
+    print(f"\nWork that cells share is counted in each of them. All cells: {results.write_csv(table, found)}", flush=True)
+
+
+def listing(table, cells, found):
+    """What would run: a command a line, grouped by cell; commands that stand above already come again as comments."""
+    lines, seen = [f"# {table.name}: {table.caption}" + ("" if found.as_paper else f"; run with {found.words()}")], set()
+    squeeze = commands.squeeze([c for cell in cells for c in commands.cell_commands(cell, found)], found)
+    if squeeze is not None:
+        lines += ["", "# teachers", squeeze.line()]
+    for cell in cells:
+        lines += ["", f"# {cell.name}: {cell.title}, paper {results.paper_words(cell)}" + (f" ({cell.note})" if cell.note else "")]
+        for command in commands.cell_commands(cell, found):
+            lines.append(("# as above: " if command in seen else "") + command.line(found.ngpu))
+            seen.add(command)
+    return lines
+
+
+def run_cells(cells, found, after_cell=None):
+    """Run the commands of some cells, equal ones once. after_cell(): called after each cell. Returns the Steps."""
+    wanted = {cell.name: commands.cell_commands(cell, found) for cell in cells}
+    todo = dict.fromkeys(command for own in wanted.values() for command in own)
+    squeeze = commands.squeeze(todo, found)
+    run_folder.check_writable(found.output_dir)
+    steps = Steps(len(todo) + (squeeze is not None), found.output_dir / "timings.json")
+    if squeeze is not None:
+        _run(steps, squeeze, found)
+    for own in wanted.values():
+        for command in own:
+            if todo.pop(command, 0) is None:
+                _run(steps, command, found)
+        if after_cell is not None:
+            after_cell()
+    return steps
+
+
+def _run(steps, command, found):
+    steps.run(command.title, commands.ENTRIES[command.stage], *command.arguments, processes=command.processes(found.ngpu))
+
+
+if __name__ == "__main__":
+    run_entry(main)
