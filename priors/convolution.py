@@ -18,7 +18,7 @@ class ConvolutionAlignment:
     ema: weight of the past in the batch's statistics (G-VBSM 0.4, EDC 0.8; 0: no memory).
     class_weight: w in (1 - w) * distance to global statistics + w * distance to class statistics (EDC: 0.5).
     class_patches: "swapped" compares patch means with the classes' patch variances and back, as EDC's code ran.
-    layers: number of layers matched.
+    layers: number of layers matched. network: calling it itself gathers nothing.
     """
 
     def __init__(self, network, targets, first_layer_weight=10.0, ema=0.0, class_weight=0.0, class_patches="straight"):
@@ -27,6 +27,7 @@ class ConvolutionAlignment:
         if class_weight and targets.classes is None:
             raise ValueError("class_weight needs targets with class statistics")
         device = next(network.parameters()).device
+        self.network = network
         self._taps = LayerTaps(network, convolution_layers(network))
         self.layers = len(self._taps.layers)
         self._lengths, self._ema, self._class_weight = targets.lengths(), ema, class_weight

@@ -8,6 +8,7 @@ import torch
 from priors.density import density
 from recover import losses
 from recover.loss_log import LossLog
+from recover.teacher_pool import Teachers
 from utils import augment, images, schedules
 from utils.seeding import stream
 
@@ -59,20 +60,25 @@ class UnitState:
         self.x = start.clone().requires_grad_(True)
         self.adam = torch.optim.Adam([self.x], betas=(0.5, 0.9), eps=1e-8)  # the learning rate is set at every step
         self.log, self.memory = LossLog(), {}
-        self._joined = (None, None)
+        self.classes = torch.tensor(unit.classes)  # labels once more, on the host
+        self._joined = None, None
 
     def __len__(self):
         return len(self.x)
 
     def joined(self, step):
-        """Indices of the images that take part in a step, on the device; None for all (EarlyLate's groups join one by one)."""
+        """Indices of the images that take part in a step, on the host and on the device; None for all.
+
+        EarlyLate's groups join one after the other.
+        """
         joins = self.unit.joins
         if joins is None or step >= max(joins):
             return None
-        here = tuple(i for i, first in enumerate(joins) if first <= step)
-        if self._joined[0] != here:  # a copy to the device only when a group joins
-            self._joined = here, torch.tensor(here, dtype=torch.int64).to(self.x.device)
-        return self._joined[1]
+        here = [i for i, first in enumerate(joins) if first <= step]
+        if self._joined[0] is None or len(self._joined[0]) != len(here):  # a copy to the device only when a group joins
+            index = torch.tensor(here, dtype=torch.int64)
+            self._joined = index, index.to(self.x.device)
+        return self._joined
 
     def memory_of(self, teacher):
         """What an alignment to this teacher remembers from step to step, {name: tensor}."""
@@ -102,13 +108,15 @@ class UnitState:
 class Part:
     """The images of a unit that take part in a step.
 
-    augmented: a leaf [n, 3, S, S] whose .grad receives the gradient. labels int64 [n]. teachers: Teachers of this step.
+    augmented: a leaf [n, 3, S, S] whose .grad receives the gradient. labels int64 [n]; classes: the same on the host.
+    teachers: Teachers of this step.
     """
 
     state: UnitState
     augmented: torch.Tensor
     labels: torch.Tensor
-    teachers: object
+    classes: torch.Tensor
+    teachers: Teachers
 
 
 def counted(teachers, alignments, recipe):
@@ -169,7 +177,7 @@ def add_image_priors(found, part, recipe):
         prior.backward()
         found["priors"] = prior.detach()
     if recipe.density:
-        value = density(part.augmented, part.labels, recipe.density_temperature)
+        value = density(part.augmented, part.classes, recipe.density_temperature)
         (recipe.density * value).backward()
         found["density"] = value.detach()
 
@@ -200,10 +208,12 @@ def one_step(active, alignments, recipe, step, log_every):
     views, parts = [], []
     for state in active:
         here = state.joined(step)
-        x, labels = (state.x, state.labels) if here is None else (state.x[here], state.labels[here])
+        x, labels, classes = state.x, state.labels, state.classes
+        if here is not None:
+            x, labels, classes = x[here[1]], labels[here[1]], classes[here[0]]
         if len(labels):
             views.append(apply_augmentation(x, draw_augmentation(state.unit, step, x.shape[-1], recipe)))
-            parts.append(Part(state, views[-1].detach().requires_grad_(True), labels, state.unit.teachers(step)))
+            parts.append(Part(state, views[-1].detach().requires_grad_(True), labels, classes, state.unit.teachers(step)))
     terms = step_gradient(parts, alignments, recipe)
     for state in active:
         state.x.grad = None

@@ -225,7 +225,7 @@ def test_terms_are_those_of_the_unit():
     state = start(unit(bn_teachers=("phi", "alexnet")))
     leaf = state.x.detach().clone().requires_grad_(True)
     with NormAlignment(NETS["phi"]) as phi:
-        (terms,) = step_gradient([Part(state, leaf, state.labels, state.unit.teachers(0))], {"phi": phi}, Recipe())
+        (terms,) = step_gradient([Part(state, leaf, state.labels, state.classes, state.unit.teachers(0))], {"phi": phi}, Recipe())
         logits, distances = phi(leaf, [4])
     assert set(terms) == {"ce", "bn phi"}
     assert torch.equal(terms["ce"], nn.functional.cross_entropy(logits, state.labels))

@@ -26,9 +26,9 @@ def data(tmp_path_factory):
 
 
 def run(data, out, *more):
-    main(["--train-dir", str(data / "train"), "--output-dir", str(out), "--teacher-weights", str(data / "teachers"), "--bn-teachers",
-          "shufflenet_v2_x0_5", "alexnet", "--image-size", "64", "--ipc-end", "2", "--iteration", "4", "--min-teacher-accuracy", "0",
-          "--workers", "0", *map(str, more)])
+    main(["--train-dir", str(data / "train"), "--output-dir", str(out), "--teacher-weights", str(data / "teachers"),
+          "--bn-teachers", "shufflenet_v2_x0_5", "alexnet", "--image-size", "64", "--ipc-end", "2", "--iteration", "4",
+          "--min-teacher-accuracy", "0", "--workers", "0", *map(str, more)])
     return DistilledImages(out / "images").pixels, settings(out), records(out)
 
 
@@ -101,7 +101,8 @@ def test_edc_from_rded_images_of_another_run(data, tmp_path):
     assert len(list((data / "teachers").glob("*.convolution.*.safetensors"))) == 3  # measured once, beside the weights
     (tmp_path / "rded/images/new000/class000_id000.jpg").write_bytes((data / "train" / CLASSES[0] / "img_000.JPEG").read_bytes())
     with pytest.raises(UserError, match="was made with start_images = "):
-        run(data, tmp_path / "edc", "--preset", "edc", "--start-dir", tmp_path / "rded/images", "--iteration", "7", "--batch-size", "4")
+        run(data, tmp_path / "edc", "--preset", "edc", "--start-dir", tmp_path / "rded/images", "--iteration", "7",
+            "--batch-size", "4")
 
 
 def test_gvbsm(data, tmp_path):
@@ -138,6 +139,7 @@ def test_delt_lets_groups_of_a_class_join_one_after_the_other(data, tmp_path):
     ["--without-bn", "calibrated", "--bn-slot-prob", "1"],
     ["--bn-normalise", "layers"],
     ["--match", "convolution"],
+    ["--match", "convolution", "--decoupling", "dual", "--units-per-step", "2", "--logit-teacher", "drawn", "--seed", "2"],
     ["--crop-schedule", "linear"],
     ["--start", "drawn", "--start-flip", "1"],
     ["--batch-layout", "class", "--steps", "constant"],
