@@ -111,7 +111,7 @@ def save_grid(rows, path, row_names, column_names=None, cell=96):
     canvas = Image.new("RGB", (margin + count * (cell_w + gap), header + len(rows) * (cell_h + gap)), "white")
     draw = ImageDraw.Draw(canvas)
     for c, name in enumerate(column_names or []):
-        draw.text((margin + c * (cell_w + gap) + 2, 2), name, fill="black")
+        draw.text((margin + c * (cell_w + gap) + 2, 2), name[: cell_w // 6], fill="black")  # a letter is about 6 pixels wide
     for r, (images, name) in enumerate(zip(rows, row_names, strict=True)):
         top = header + r * (cell_h + gap)
         draw.text((4, top + cell_h // 2 - 6), name, fill="black")

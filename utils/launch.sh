@@ -20,7 +20,7 @@ launch() {
         exit 2
     fi
     if [ "$NGPU" -gt 1 ]; then
-        exec "$PYTHON" -m torch.distributed.run --standalone --nproc_per_node "$NGPU" -m "$@"
+        exec "$PYTHON" -m torch.distributed.run --standalone --nproc_per_node "$NGPU" -m -- "$@"  # --: or it takes --start for its own
     fi
     exec "$PYTHON" -m "$@"
 }
