@@ -5,6 +5,7 @@ import difflib
 import hashlib
 import json
 import warnings
+from collections import OrderedDict
 from pathlib import Path
 
 import timm
@@ -288,6 +289,8 @@ def fill(network, tensors, path):
         if value.shape != own[key].shape:
             raise UserError(f"{path}: {key} has shape {list(value.shape)}, {network.name} with stem {network.stem!r} needs "
                             f"{list(own[key].shape)}.")
+    tensors = OrderedDict(tensors)
+    tensors._metadata = own._metadata  # modules' versions, which no file of plain tensors keeps and MNASNet asks for
     network.net.load_state_dict(tensors, strict=False)
 
 

@@ -128,6 +128,14 @@ def test_saved_and_loaded_whole(tmp_path, options):
     assert torch.equal(logits(again, batch()), logits(network, batch()))
 
 
+def test_mnasnet_can_be_loaded(tmp_path):
+    """It reads its module's version while loading, which safetensors do not keep."""
+    network = build("mnasnet0_5", 5, seed=("mnasnet",))
+    save_network(tmp_path / "net.safetensors", network, {})
+    loaded, _ = load_network(tmp_path / "net.safetensors", "mnasnet0_5")
+    assert torch.equal(logits(loaded, batch()), logits(network, batch()))
+
+
 def test_others_may_read_a_saved_file_as_any_other(tmp_path):
     (tmp_path / "plain").touch()
     save_network(tmp_path / "net.safetensors", build(SMALL, 4), {})
