@@ -76,7 +76,8 @@ def verdict_lines(name, lines):
     table, values = TABLES[name], by_row(lines)
     found = judge(table.claims, values, {c.name: c.paper for c in table.cells}, {c.name: _label(c) for c in table.cells})
     deviation = pooled_deviation(list(values.values()))
-    counts = ", ".join(f"{sum(f['verdict'] == word for f in found)} {word}" for word in (HOLDS, FAILS, UNSURE))
+    counts = ", ".join(f"{sum(f['verdict'] == word for f in found)} {plural}" for word, plural in
+                       ((HOLDS, "hold"), (FAILS, "do not hold"), (UNSURE, "cannot be told")))
     if deviation is None:
         head = f"Of the paper's {len(found)} orderings: {counts} (one seed tells nothing)."
     else:

@@ -1,0 +1,138 @@
+"""What finished cells say, and what a few seeds can tell of the paper's orderings."""
+
+import csv
+import json
+import math
+import types
+
+import pytest
+
+from reproduce import commands, lab_report, results, run, steps, table2, table3, verdicts
+from reproduce.cells import Claim
+from reproduce.sizes import Sizes
+from utils.errors import UserError
+
+CELL = table3.TABLE.cell("schedule ssrs")
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """A cell whose students of seeds 0 and 1 are finished, on a GPU. Seed 2 is not."""
+    found = Sizes(output_dir=tmp_path)
+    for seed, (best, last) in enumerate([(49.0, 48.0), (50.0, 49.5)]):
+        write(commands.student_folder(CELL, found, seed) / "result.json",
+              {"best": {"top1": best}, "last": {"top1": last}, "device": "NVIDIA X", "seconds": 3600})
+    units = commands.run_of(CELL, found) / "units"
+    for name, company, seconds in (("a", ["a", "b"], 1800), ("b", ["a", "b"], 3600), ("c", ["c"], 1800)):
+        write(units / f"{name}.json", {"seconds": seconds, "units_together": company})
+    write(tmp_path / "timings.json", {"relabel: prism_r18_ipc10/labels_prism": {"seconds": 900, "command": "", "processes": 4}})
+    return found
+
+
+def test_mean_and_spread_of_a_finished_run(finished):
+    found = results.outcome(CELL, finished)
+    assert (found.best, found.last, found.device) == ([49.0, 50.0], [48.0, 49.5], "NVIDIA X")
+    # students 1 + 1 hours; units a and b share a clock (1 hour), c half an hour; labels 4 processes for a quarter
+    assert math.isclose(found.hours, 1 + 1 + 1 + 0.5 + 1)
+    (line,) = results.lines([CELL], finished)[1:]
+    assert line.split("  ")[0] == "schedule ssrs"
+    for text in ("49.4", "49.5 ± 0.7", "48.8 ± 1.1", "4.5 GPU-hours"):
+        assert text in line
+
+
+def test_csv_lists_every_cell_and_says_what_was_not_run(finished):
+    rows = list(csv.DictReader(results.write_csv(table3.TABLE, finished).open()))
+    assert len(rows) == 25
+    assert [r["cell"] for r in rows if r["ours"] != "not run"] == ["schedule ssrs"]
+    row = rows[-1]
+    assert (row["paper"], row["ours"], row["ours_std"], row["seeds"]) == ("49.4", "49.500", "0.707", "2")
+    assert row["best_per_seed"] == "49.00 50.00"
+    assert (row["hours"], row["device"], row["sizes"]) == ("4.5000", "NVIDIA X", "")
+
+
+def test_numbers_as_the_paper_writes_them():
+    assert results.paper_words(run.TABLES["table1"].cell("r50 ipc10 rded")) == "–"
+    assert results.paper_words(run.TABLES["table1"].cell("r50 ipc10 prism")) == "51.1 ± 1.2"
+    assert results.paper_words(table3.TABLE.cell("batch b16")) == "40.41"
+    assert results.spread([97.62]) == "97.6"
+
+
+def test_verdicts_by_hand():
+    # deviations from the means: (1, -1), (2, -2): sum of squares 10, freedom 2
+    deviation = verdicts.pooled_deviation([[51.0, 49.0], [42.0, 38.0]])
+    assert math.isclose(deviation, 5**0.5)
+    # error of the difference: sqrt(5) * sqrt(1/2 + 1/2); 10 points are more than two of them, in either direction
+    assert verdicts.verdict([51.0, 49.0], [42.0, 38.0], deviation) == (verdicts.HOLDS, 10.0, pytest.approx(5**0.5))
+    assert verdicts.verdict([42.0, 38.0], [51.0, 49.0], deviation)[0] == verdicts.FAILS
+    assert verdicts.verdict([51.0, 49.0], [48.0, 44.0], deviation)[0] == verdicts.UNSURE  # 4 < 2 * 2.24
+    assert verdicts.verdict([51.0, 49.0], [47.0, 44.0], deviation)[0] == verdicts.HOLDS  # 4.5 > 4.47
+    assert verdicts.verdict([51.0, 49.0, 50.0], [47.0], deviation)[2] == pytest.approx(5**0.5 * (4 / 3) ** 0.5)
+
+
+def test_one_seed_or_equal_numbers_cannot_tell():
+    assert verdicts.verdict([90.0], [10.0], verdicts.pooled_deviation([[90.0], [10.0]])) == (verdicts.UNSURE, 80.0, None)
+    assert verdicts.verdict([50.0, 50.0], [50.0, 50.0], 0.0)[0] == verdicts.UNSURE
+    assert verdicts.standard_error([1.0]) is None
+    assert math.isclose(verdicts.standard_error([1.0, 3.0]), 1.0)
+
+
+def test_claims_about_missing_rows_are_left_out():
+    names = {"a": 50.0, "b": 40.0}
+    found = verdicts.judge([Claim("a", "b"), Claim("b", "c")], {"a": [5.0, 5.2], "b": [9.0, 9.2]}, names, names)
+    assert [(f["higher"], f["paper"], f["verdict"]) for f in found] == [(50.0, 10.0, verdicts.FAILS)]
+
+
+def lab_lines():
+    """Table 2's rows, real and multi4 far apart, the others equal."""
+    lines = []
+    for cell in table2.TABLE.cells:
+        for seed in (0, 1):
+            top1 = {"real": 90.0, "multi4": 70.0}.get(cell.name, 60.0) + seed
+            lines.append({"row": cell.name, "seed": seed, "ipc": 10, "iteration": 100, "epochs": 50, "best_top1": top1,
+                          "last_top1": top1 - 1})
+    return lines
+
+
+def test_report_of_the_laboratory(tmp_path):
+    lab_report.write_csv(lab_lines(), tmp_path / "digits_table2.csv")
+    lines = lab_report.read_csv(tmp_path / "digits_table2.csv")
+    assert lines == lab_lines()
+    assert lab_report.sizes_words(lines) == "IPC 10, 100 steps, 50 epochs, 2 seeds of images, labels and student"
+    text = lab_report.markdown("table2", lines)
+    assert "| real data | 70 | 90.5 ± 0.5 | 89.5 ± 0.5 |" in text
+    assert "Of the paper's 10 orderings: 3 hold, 0 do not hold, 7 cannot be told." in text
+    assert "- holds: real data above 4 BN teachers, pre-distillation (the paper +30.9, here +20.0 ± 0.7)" in text
+    lab_report.draw({"table2": lines}, tmp_path / "lab.png")
+    assert (tmp_path / "lab.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_steps_count_the_time_of_stopped_starts(tmp_path, monkeypatch):
+    clock = iter([0.0, 5.0, 100.0, 103.0, 200.0, 201.0])
+    monkeypatch.setattr(steps.time, "perf_counter", lambda: next(clock))
+
+    def fail(_):
+        raise UserError("stopped")
+
+    entry = types.SimpleNamespace(__spec__=types.SimpleNamespace(name="a.b"), main=fail)
+    with pytest.raises(UserError):
+        steps.Steps(1, tmp_path / "t.json").run("one", entry)
+    entry.main = list
+    for _ in range(2):  # the second finds it finished
+        again = steps.Steps(1, tmp_path / "t.json")
+        again.run("one", entry)
+        assert again.seconds["one"]["seconds"] == 8.0
+
+
+def test_several_processes_start_under_torchrun(tmp_path, monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr(steps.subprocess, "run", lambda command, **_: calls.append(command) or types.SimpleNamespace(returncode=2))
+    entry = types.SimpleNamespace(__spec__=types.SimpleNamespace(name="a.b"))
+    with pytest.raises(UserError, match="a.b ended with status 2"):
+        steps.Steps(1, tmp_path / "t.json").run("one", entry, "--n", 3, processes=4)
+    assert calls[0][1:] == ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "4", "-m", "a.b", "--n", "3"]
+    assert "$ torchrun --standalone --nproc_per_node 4 -m a.b --n 3" in capsys.readouterr().out
