@@ -70,7 +70,7 @@ def paper_words(cell):
     """The paper's number as it stands there, "–" where it has none."""
     if cell.paper is None:
         return "–"
-    digits = 2 if cell.table == "table3" and round(cell.paper, 1) != cell.paper else 1
+    digits = 2 if cell.words.get("panel", "schedule") != "schedule" else 1
     return f"{cell.paper:.{digits}f}" + ("" if cell.std is None else f" ± {cell.std:.1f}")
 
 

@@ -51,9 +51,9 @@ class Sizes:
 
     def words(self):
         """What differs from the paper, in words."""
-        named = {"dataset": self.dataset if self.dataset != "imagefolder" else None, "image size": self.image_size,
-                 f"steps for {ITERATION}": self.iteration, "epochs": self.epochs, "IPC": self.ipc}
-        return ", ".join(f"{name} {value}" for name, value in named.items() if value is not None)
+        named = ((self.dataset if self.dataset != "imagefolder" else None, "{}"), (self.image_size, "{} px"),
+                 (self.iteration, f"{{}} steps instead of {ITERATION}"), (self.epochs, "{} epochs"), (self.ipc, "IPC {}"))
+        return ", ".join(words.format(value) for value, words in named if value is not None)
 
 
 def add_arguments(parser):

@@ -51,12 +51,16 @@ class Steps:
 
 def command_line(module, options, processes=1):
     """A stage's command as one types it in the project's root, shell-quoted."""
-    launcher = ["python"] if processes == 1 else ["torchrun", "--standalone", "--nproc_per_node", str(processes)]
-    return shlex.join([*launcher, "-m", module, *(option.removeprefix(f"{ROOT}/") for option in options)])
+    launcher = ["python", "-m"] if processes == 1 else ["torchrun", *_launch_options(processes)]
+    return shlex.join([*launcher, module, *(option.removeprefix(f"{ROOT}/") for option in options)])
+
+
+def _launch_options(processes):
+    return ["--standalone", "--nproc_per_node", str(processes), "-m", "--"]  # --: or it takes recover's --start for its own
 
 
 def _torchrun(module, options, processes):
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    status = subprocess.run([*launcher, "-m", module, *options], cwd=ROOT).returncode
+    launcher = [sys.executable, "-m", "torch.distributed.run", *_launch_options(processes)]
+    status = subprocess.run([*launcher, module, *options], cwd=ROOT).returncode
     if status:
         raise UserError(f"{module} ended with status {status}; what it found stands above.")

@@ -55,7 +55,7 @@ L1024, L50 = labels(1024), labels(50)
 # panel: word: title, images, labels, student, paper's top-1, note beside the guess
 PANELS = {
     "labels": {
-        "resnet18": ("ResNet-18 only", BASELINE, ONE_TEACHER, KL, 21.22, f"KL at T = 20 is assumed (SRe2L's); {_FREE}"),
+        "resnet18": ("ResNet-18 only", BASELINE, ONE_TEACHER, KL, 21.22, f"KL at T = 20 is assumed; {_FREE}"),
         "ensemble": ("ensemble average", BASELINE, L1024, KL, 23.75, f"KL at T = 20 is assumed; {_RULE}; {_FREE}"),
         "mae0.05": ("+ MAE, GT 0.05", BASELINE, L1024, with_truth("mae", 0.05), 28.97, _FREE),
         "mse0.05": ("+ MSE, GT 0.05", BASELINE, L1024, with_truth("mse", 0.05), 28.07, _FREE),

@@ -134,5 +134,5 @@ def test_several_processes_start_under_torchrun(tmp_path, monkeypatch, capsys):
     entry = types.SimpleNamespace(__spec__=types.SimpleNamespace(name="a.b"))
     with pytest.raises(UserError, match="a.b ended with status 2"):
         steps.Steps(1, tmp_path / "t.json").run("one", entry, "--n", 3, processes=4)
-    assert calls[0][1:] == ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "4", "-m", "a.b", "--n", "3"]
-    assert "$ torchrun --standalone --nproc_per_node 4 -m a.b --n 3" in capsys.readouterr().out
+    assert calls[0][1:] == ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "4", "-m", "--", "a.b", "--n", "3"]
+    assert "$ torchrun --standalone --nproc_per_node 4 -m -- a.b --n 3" in capsys.readouterr().out

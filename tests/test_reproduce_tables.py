@@ -160,7 +160,7 @@ def check_listing(script, text):
         if comment and not words:
             current = line[2:].split(": ")[0]
         if words:
-            module = words[words.index("-m") + 1]
+            module = [word for word in words if word in PARSERS][0]
             arguments = words[words.index(module) + 1 :]
             PARSERS[module]().parse_args(arguments)
             assert (words[0] == "torchrun") == (module.startswith(("recover", "relabel")))
