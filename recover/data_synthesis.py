@@ -10,7 +10,7 @@ from recover.alignment import build_alignments, has_layers, statistics_folder
 from recover.args import get_args_parser
 from recover.estimate import seconds_per_image_step
 from recover.group_run import GroupRun
-from recover.settings import RANKED, check, make_law, make_recipe, resolve, unread
+from recover.settings import RANKED, changed, check, make_law, make_recipe, resolve, unread
 from recover.start import StartFolder, Starts, check_teacher
 from recover.unit_files import RESTART, UnitFiles
 from recover.units import build_class_batches, build_slices, group_units
@@ -46,7 +46,7 @@ def main(argv=None):
     if mine and args.min_teacher_accuracy != 0:
         for name in logit_teachers(units, networks):
             check_teacher(name, networks[name], real, args.min_teacher_accuracy, device, args.workers)
-    manifest = {"options": settings, "preset": args.preset, "teacher_weights": str(args.teacher_weights), "threads": threads,
+    manifest = {"options": settings, "preset": args.preset, "preset_changed": changed(args, settings), "teacher_weights": str(args.teacher_weights), "threads": threads,
                 "versions": run_folder.versions(), "id_digits": files.id_digits,
                 "identity": {"classes": real.classes, "train_images": real.fingerprint(),
                              "start_images": getattr(source, "identity", None),

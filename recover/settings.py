@@ -82,6 +82,12 @@ def resolve(args, real):
     }
 
 
+def changed(args, settings):
+    """Names of the options in which a run departs from its preset, apart from those that every method leaves open."""
+    open_to_all = {"dataset", "image_size", "image_format", "allow_short_classes", "units_per_step", "seed"}
+    return sorted((args.changed & set(settings)) - open_to_all)
+
+
 def make_recipe(settings):
     """What the optimisation reads of the settings."""
     return Recipe(**{name: settings[name] for name in _RECIPE if settings[name] is not None})

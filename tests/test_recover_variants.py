@@ -67,6 +67,8 @@ def test_an_option_wins_over_a_preset_also_when_it_equals_a_default():
 def test_sre2l(data, tmp_path):
     _, options, found = run(data, tmp_path, "--preset", "sre2l")
     assert (options["lr"], options["r_bn"], options["jitter"], options["bn_law"]) == (0.25, 0.01, 9, None)
+    content = json.loads((tmp_path / "images.json").read_text())
+    assert (content["preset"], content["preset_changed"]) == ("sre2l", ["bn_teachers", "iteration"])  # beside the options
     assert all((r["logit_teacher"], r["bn_teachers"], r["steps"]) == ("resnet18", ["resnet18"], 4) for r in found)
     assert set(found[0]["start"].values()) == {"noise"}
 
