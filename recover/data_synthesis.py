@@ -46,19 +46,21 @@ def main(argv=None):
     if mine and args.min_teacher_accuracy != 0:
         for name in logit_teachers(units, networks):
             check_teacher(name, networks[name], real, args.min_teacher_accuracy, device, args.workers)
-    manifest = {"options": settings, "preset": args.preset, "preset_changed": changed(args, settings), "teacher_weights": str(args.teacher_weights), "threads": threads,
-                "versions": run_folder.versions(), "id_digits": files.id_digits,
-                "identity": {"classes": real.classes, "train_images": real.fingerprint(),
-                             "start_images": getattr(source, "identity", None),
-                             "primary_weights": weights.get(settings["primary_teacher"])}}
-    run_folder.settle_manifest(files.manifest, manifest, RESTART)
+    identity = {"classes": real.classes, "train_images": real.fingerprint(), "start_images": getattr(source, "identity", None),
+                "primary_weights": weights.get(settings["primary_teacher"])}
+    run_folder.settle_manifest(files.manifest, {
+        "options": settings, "preset": args.preset, "preset_changed": changed(args, settings), "threads": threads,
+        "teacher_weights": str(args.teacher_weights), "versions": run_folder.versions(), "id_digits": files.id_digits,
+        "identity": identity}, RESTART)
     if settings["start"] in RANKED:
         ranking.settle_selection(settings["start"], args.output_dir, real, range(len(real.classes)), networks[settings["ranker"]],
                                  settings, device, args.workers)
-    guides = {name: networks[name] for name in networks if settings["iteration"] and any(name in unit.possible for unit in units)}
-    bn_teachers = set().union(*(unit.fixed.bn if unit.fixed else law.everyone for unit in units))
-    alignments = build_alignments(guides, bn_teachers, settings, real, statistics_folder(args.teacher_weights, args.statistics_dir),
-                                  device, args.workers)
+    alignments = {}
+    if settings["iteration"]:
+        guides = {name: networks[name] for name in networks if any(name in unit.possible for unit in units)}
+        bn_teachers = set().union(*(unit.fixed.bn if unit.fixed else law.everyone for unit in units))
+        folder = statistics_folder(args.teacher_weights, args.statistics_dir)
+        alignments = build_alignments(guides, bn_teachers, settings, real, folder, device, args.workers)
     print_plan(units, mine, alignments, settings["image_size"], device)
     total = sum(map(image_steps, mine))
     with progress_bar(total, "recover", " image-steps", unit_scale=True) as bar:
