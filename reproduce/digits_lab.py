@@ -20,7 +20,7 @@ from utils.errors import run_entry
 # of panel c only 16, 32 and 50 are left.
 IPC, EPOCHS = {"table2": 10, "table3": 5}, {"table2": 50, "table3": 60}
 LEFT_OUT = ("batch b1024", "batch b64", "batch b128")
-# Table 2's student: torchvision's recipe (SGD, batch 256) would take one step an epoch on 100 images and stay at chance for 20 epochs;
+# Table 2's student: torchvision's recipe (SGD, batch 256) takes one step an epoch on 100 images, still at chance after 20 epochs;
 # so the same hard labels and steps of the learning rate with AdamW, batches of 25 and crops from 0.25.
 HARD = Student("hard-adamw", "resnet18", {"preset": "hard-label", "optimizer": "adamw", "weight_decay_on": "matrices",
                                           "batch_size": 25, "min_scale_crops": 0.25})
