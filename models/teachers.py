@@ -22,9 +22,9 @@ def load_teachers(names, weights, classes, device, image_size=None):
     """{name: Network}, each loaded once, frozen, in eval mode, on device.
 
     names: torchvision's or "timm/NAME"; a repeated name counts once. weights: a torchvision weights name such as
-    "IMAGENET1K_V1" or "DEFAULT", torchvision's best (timm nets then come with timm's published weights), or a folder holding NAME.safetensors, .pth or .pt
-    (timm_NAME for timm/NAME). classes: class names of the data in head order. image_size: side in pixels of the images they
-    will see, checked here if given.
+    "IMAGENET1K_V1", or "DEFAULT" for torchvision's best (timm nets then come with timm's published weights), or a folder
+    holding NAME.safetensors, .pth or .pt (timm_NAME for timm/NAME). classes: class names of the data in head order.
+    image_size: side in pixels of the images they will see, checked here if given.
     The head follows the data: a head that knows its class names (ours do; published ImageNet heads are known by wnid) has
     its outputs picked and put in the order of `classes`. Under torchrun every rank must call this with the same names:
     local rank 0 fetches first. Raises UserError for an unknown name, missing weights, classes that do not fit.

@@ -51,7 +51,8 @@ class ConvolutionAlignment:
 
         memories: U dicts {str: tensor}, a unit's own for this net, empty at its start; filled here when ema > 0. (The source
         keeps one memory from image batch to image batch; with one per unit, units stay independent of each other and of the
-        order of the work. What is forgotten weighs ema^t after t steps: nothing after about 40.)
+        order of the work. What is forgotten weighs ema^t after t steps of this net: below 1e-4 after 11 with
+        0.4, after 42 with 0.8.)
         Returns logits [n, K] and distances [U], differentiable with respect to x.
         """
         logits, segments = self._taps(x, sizes)

@@ -3,6 +3,8 @@
 import torch
 import torch.nn.functional as F
 
+from utils.augment import to_device
+
 SIDE = 32
 
 
@@ -10,14 +12,14 @@ def density(x, labels, temperature=4.0):
     """Density term of one unit (G-VBSM): sum over its classes of KL(softmax(lambda / T) || softmax(lambda)).
 
     x: float [n, 3, S, S], augmented and normalised; average-pooled to 32 x 32 and not centred. lambda: eigenvalues of the Gram
-    matrix of a class's images. The first softmax is the target, detached. labels: int64 [n]; on the CPU the host need not
-    wait for a GPU. Returns a scalar; a class with one image gives 0.
+    matrix of a class's images. The first softmax is the target, detached. labels: int64 [n], on the CPU. On a GPU the host waits
+    for the eigenvalues. Returns a scalar; a class with one image gives 0.
     """
     rows = _pooled(x).flatten(1)
     gram = rows @ rows.t()
     total = gram.sum() * 0.0
     for places in _same_size_classes(labels.tolist()):
-        index = torch.tensor(places, device=x.device)
+        index = to_device(torch.tensor(places), x.device)
         own = gram[index.unsqueeze(2), index.unsqueeze(1)]
         # eigvalsh, not eigh: the gradient of the values alone is finite for repeated ones too
         total = total + _divergence(torch.linalg.eigvalsh(own), temperature)

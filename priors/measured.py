@@ -11,7 +11,7 @@ from models.evaluate import eval_mode
 from models.networks import file_stem, fingerprint
 from models.training_data import FolderBatches
 from priors.layers import LayerTaps, calibrated_layers, convolution_layers, stacked
-from utils import checkpoint
+from utils import checkpoint, run_folder
 from utils.errors import UserError
 from utils.progress import progress_bar
 from utils.seeding import stream
@@ -45,7 +45,7 @@ def settle(network, kind, real, folder, images=0, device="cpu", workers=0, class
     real: utils.datasets.RealImages, the training images. images: so many of them, all classes alike, or 0 for all.
     class_statistics: with those of each class (EDC). BatchNorm layers have their running statistics as targets.
     The file's name carries a hash of weights, images and options, so another net or other images have another file.
-    Raises UserError for a damaged file, a net without layers to match, fewer images than classes.
+    Raises UserError for a damaged file, a net without layers to match, fewer images than classes, a folder not to be written.
     """
     identity = {"network": fingerprint(network), "images": real.fingerprint(), "image_size": real.image_size, "flips": real.flips,
                 "kind": kind, "count": images if 0 < images < len(real) else 0, "class_statistics": class_statistics,
@@ -59,9 +59,8 @@ def settle(network, kind, real, folder, images=0, device="cpu", workers=0, class
     if not layers:
         raise UserError(f"{network.name}: has no layer whose statistics could be matched ({kind}). Leave it out of the BN "
                         "teachers.")
-    if class_statistics and 0 < images < len(real.classes):
-        raise UserError(f"{network.name}: statistics of {len(real.classes)} classes cannot be measured on {images} images. Give "
-                        "--statistics-images at least one image per class, or 0 for all.")
+    check_images(real, images, class_statistics)
+    run_folder.check_writable(folder)  # a pass over all images may take an hour
     indices = choose_images(real.by_class, images)
     batches = FolderBatches(real, BATCH, real.flips, torch.device(device), workers, indices).epoch(_KEY)
     with progress_bar(len(indices), f"{network.name}: {kind} statistics", " images") as bar:
@@ -71,6 +70,13 @@ def settle(network, kind, real, folder, images=0, device="cpu", workers=0, class
     tensors = {"overall": targets.overall} | ({"classes": targets.classes} if class_statistics else {})
     checkpoint.save_tensors(path, tensors, {"identity": identity, "layout": targets.layout})
     return _read(path, identity)
+
+
+def check_images(real, images, class_statistics):
+    """Raise UserError when statistics of classes are asked for and not every class would have an image."""
+    if class_statistics and 0 < images < len(real.classes):
+        raise UserError(f"--statistics-images {images}: statistics of {len(real.classes)} classes cannot be measured on {images} "
+                        "images. Give at least one image per class, or 0 for all.")
 
 
 def _read(path, identity):

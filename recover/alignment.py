@@ -73,7 +73,7 @@ def build_alignments(networks, bn_teachers, settings, real, folder, device, work
     for name in distributed.my_share(measured):
         targets(name)
     if measured:
-        distributed.barrier()
+        distributed.barrier()  # a rank of another machine that does not see this folder measures for itself
     first, found = settings["first_bn_multiplier"], {}
     for name, network in networks.items():
         if kinds.get(name) == "convolution":

@@ -1,5 +1,6 @@
 """Options of recover. Defaults are the paper's, with the decisions of EXPERIMENTS.md where paper and released code differ."""
 
+from priors.convolution import CLASS_PATCHES
 from recover.presets import POOL, PRESETS
 from utils import datasets, options, schedules
 
@@ -17,7 +18,7 @@ def get_args_parser():
     run.add_argument("--seed", type=options.count, default=0, help="of the images: start, teacher draws, augmentation")
     run.add_argument("--log-every", type=options.positive_int, default=100, help="steps between lines of loss terms")
     run.add_argument("--verifier", metavar="NAME",
-                     help="a net whose accuracy on the images is logged beside the loss terms (SRe2L); changes no pixel "
+                     help="a net whose accuracy on the images is printed beside the loss terms (SRe2L); changes no pixel "
                           "(default: none)")
     run.add_argument("--checkpoint-every", type=options.positive_int, default=500,
                      help="steps between checkpoints of unfinished units")
@@ -98,7 +99,7 @@ def _add_terms(loss):
     loss.add_argument("--class-statistics", type=options.fraction, default=0.0,
                       help="with --match convolution: share of the distance to class statistics, the rest is to global ones "
                            "(EDC 0.5)")
-    loss.add_argument("--class-patches", choices=["straight", "swapped"], default="straight",
+    loss.add_argument("--class-patches", choices=list(CLASS_PATCHES), default="straight",
                       help="with class statistics: swapped matches patch means to variances and back, as EDC's code ran")
     loss.add_argument("--statistics-images", type=options.count, default=0, metavar="N",
                       help="training images that calibrated and convolution statistics are measured on, once; 0: all")

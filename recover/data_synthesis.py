@@ -5,8 +5,8 @@
 
 from models.networks import check_name, fingerprint
 from models.teachers import load_teachers
-from recover import ranking
-from recover.alignment import build_alignments, has_layers, statistics_folder
+from priors.measured import check_images
+from recover import alignment, ranking
 from recover.args import get_args_parser
 from recover.estimate import seconds_per_image_step
 from recover.group_run import GroupRun
@@ -44,23 +44,27 @@ def main(argv=None):
     files = UnitFiles(args.output_dir, len(real.classes), args.ipc_end, settings["image_format"])
     mine = my_groups(group_units(units, args.units_per_step), files, weights)
     if mine and args.min_teacher_accuracy != 0:
-        for name in logit_teachers(units, networks):
+        choosers = {*logit_teachers(units, networks), *filter(None, [settings["ranker"]])}
+        for name in sorted(choosers):
             check_teacher(name, networks[name], real, args.min_teacher_accuracy, device, args.workers)
+    if settings["start"] in RANKED:  # images.json ties the folder to its options: first see that the images can be made
+        ranking.check(settings["start"], real, range(len(real.classes)), settings)
+    check_images(real, settings["statistics_images"] or 0, bool(settings["class_statistics"]))
     identity = {"classes": real.classes, "train_images": real.fingerprint(), "start_images": getattr(source, "identity", None),
                 "primary_weights": weights.get(settings["primary_teacher"])}
     run_folder.settle_manifest(files.manifest, {
-        "options": settings, "preset": args.preset, "preset_changed": changed(args, settings), "threads": threads,
+        "options": settings, "preset": args.preset, "preset_changed": changed(args, settings, real), "threads": threads,
         "teacher_weights": str(args.teacher_weights), "versions": run_folder.versions(), "id_digits": files.id_digits,
         "identity": identity}, RESTART)
     if settings["start"] in RANKED:
         ranking.settle_selection(settings["start"], args.output_dir, real, range(len(real.classes)), networks[settings["ranker"]],
                                  settings, device, args.workers)
     alignments = {}
-    if settings["iteration"]:
+    if settings["iteration"] and (mine or distributed.world_size() > 1):  # ranks measure statistics together
         guides = {name: networks[name] for name in networks if any(name in unit.possible for unit in units)}
         bn_teachers = set().union(*(unit.fixed.bn if unit.fixed else law.everyone for unit in units))
-        folder = statistics_folder(args.teacher_weights, args.statistics_dir)
-        alignments = build_alignments(guides, bn_teachers, settings, real, folder, device, args.workers)
+        folder = alignment.statistics_folder(args.teacher_weights, args.statistics_dir)
+        alignments = alignment.build_alignments(guides, bn_teachers, settings, real, folder, device, args.workers)
     print_plan(units, mine, alignments, settings["image_size"], device)
     total = sum(map(image_steps, mine))
     with progress_bar(total, "recover", " image-steps", unit_scale=True) as bar:
@@ -94,7 +98,7 @@ def load_networks(units, settings, verifier, weights, classes, device):
     if settings["iteration"]:
         drawn, logit = set().union(*(unit.possible for unit in units)), logit_teachers(units)
         names += [name for name in (settings["primary_teacher"], *settings["bn_teachers"])
-                  if name in logit or (name in drawn and has_layers(name, settings))]
+                  if name in logit or (name in drawn and alignment.has_layers(name, settings))]
         names += [] if verifier is None else [verifier]
     return load_teachers(names, weights, classes, device, settings["image_size"])
 
@@ -106,8 +110,8 @@ def logit_teachers(units, among=None):
 
 
 def image_steps(group):
-    """Work in a group of units: images times steps."""
-    return sum(len(unit.classes) * unit.steps for unit in group)
+    """Work in a group of units: the steps of all images."""
+    return sum(unit.image_steps() for unit in group)
 
 
 def my_groups(groups, files, weights):

@@ -26,7 +26,7 @@ class GroupRun:
 
     def run(self, recipe):
         first, seconds = self.files.load_checkpoint(self.group, self.states)
-        self.bar.total -= sum(len(s) * min(first, s.unit.steps) for s in self.states)  # done by an earlier start
+        self.bar.total -= sum(unit.image_steps() - unit.image_steps(first) for unit in self.group)  # done by an earlier start
         self.begin = time.monotonic() - seconds
         for state in self.states:
             if state.unit.steps <= first:  # iteration 0, or finished before the checkpoint
@@ -35,7 +35,7 @@ class GroupRun:
         self.files.drop_checkpoint(self.group)
 
     def after_step(self, step, active):
-        self.bar.update(sum(len(s) for s in active))
+        self.bar.update(sum(s.unit.joined(step) for s in active))
         names = "-".join(dict.fromkeys([active[0].unit.name, active[-1].unit.name]))
         self.bar.set_postfix_str(f"{names}, step {step + 1}/{max(s.unit.steps for s in active)}", refresh=False)
         if step % self.args.log_every == 0:

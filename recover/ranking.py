@@ -3,6 +3,7 @@
 Written to selection/ of the run folder: selection.json says how they were chosen, class00000.json ... what was chosen.
 """
 
+import functools
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -30,11 +31,7 @@ def settle_selection(kind, run, real, labels, network, settings, device, workers
     Under torchrun every rank must call this: classes are shared out, then the ranks wait for one another. Raises UserError when
     a class has too few images, or when the folder holds choices of other settings (they would mix in one set of images).
     """
-    if kind == "mosaic":
-        mosaics.cell_side(real.image_size, settings["mosaic_grid"])
-        for label in labels:
-            mosaics.check_candidates(real.classes[label], len(real.by_class[label]), settings["mosaic_candidates"], settings["ipc"],
-                                     settings["mosaic_grid"])
+    check(kind, real, labels, settings)
     options = {"start": kind, "ranker": settings["ranker"], "image_size": real.image_size}  # compared first: start says the most
     identity = {"ranker_weights": fingerprint(network), "classes": real.classes, "train_images": real.fingerprint(),
                 **({name: settings[name] for name in _MOSAIC} if kind == "mosaic" else {})}
@@ -51,6 +48,15 @@ def settle_selection(kind, run, real, labels, network, settings, device, workers
                 found = _mosaic(real, label, network, settings, device, workers, bar)
             run_folder.write_json(_path(run, label), {"class": real.classes[label], **found})
     distributed.barrier()
+
+
+def check(kind, real, labels, settings):
+    """Raise UserError when mosaics cannot be cut from the images' side, or one of these classes has too few images for them."""
+    if kind == "mosaic":
+        mosaics.cell_side(real.image_size, settings["mosaic_grid"])
+        for label in labels:
+            mosaics.check_candidates(real.classes[label], len(real.by_class[label]), settings["mosaic_candidates"], settings["ipc"],
+                                     settings["mosaic_grid"])
 
 
 def medium_index(run, label, ipc_id):
@@ -122,4 +128,10 @@ def _path(run, label):
 
 
 def _read(run, label):
-    return run_folder.read_json(_path(run, label), "recover with --start medium or mosaic")
+    path = _path(run, label)
+    return _read_once(path, path.stat().st_mtime_ns if path.exists() else None)
+
+
+@functools.lru_cache(maxsize=256)
+def _read_once(path, _):  # a class's file is asked for once per image
+    return run_folder.read_json(path, "recover with --start medium or mosaic")

@@ -1,5 +1,7 @@
 """From parsed options to settings: everything that changes pixels, with what depends on the data filled in."""
 
+from recover.args import get_args_parser
+from recover.presets import PRESETS
 from recover.synthesize import Recipe
 from recover.teacher_pool import TeacherLaw, without_primary
 from utils.errors import UserError
@@ -12,6 +14,9 @@ _AS_GIVEN = (*_RECIPE, *_LAW, "start", "start_flip", "ranker", "mosaic_candidate
              "allow_short_classes", "primary_teacher", "first_bn_multiplier", "match", "statistics_ema", "class_statistics",
              "class_patches", "statistics_images", "batch_size", "batch_layout", "early_late", "iteration", "steps",
              "units_per_step")
+
+_OF_SYNTHESIS = ("primary_teacher", *_LAW[:-1], "bn_teachers", "first_bn_multiplier", "match", "statistics_ema", "class_statistics",
+                 "class_patches", "statistics_images", "statistics_dir", *_RECIPE[:-1], "steps", "verifier", "units_per_step")
 
 
 def check(args):
@@ -31,6 +36,8 @@ def check(args):
     if args.density and not by_class:
         raise UserError(f"--density {args.density:g} compares images of one class, found --batch-layout slice, whose batches hold "
                         "one of each. Give --batch-layout class.")
+    if args.statistics_ema == 1:
+        raise UserError("--statistics-ema 1 would forget every batch: found 1, expected less. G-VBSM has 0.4, EDC 0.8.")
     if args.start_dir is not None and args.start not in ("real", "random", "drawn"):
         raise UserError(f"--start {args.start} does not read --start-dir {args.start_dir}. Give --start real, random or drawn, or "
                         "leave --start-dir out.")
@@ -41,28 +48,38 @@ def check(args):
 
 def unread(args):
     """{option: why nothing reads it beside the others, or None}."""
+    if args.iteration == 0:  # the start as it is: no net guides it
+        return {**_unread_of_start(args), **dict.fromkeys(_OF_SYNTHESIS, "--iteration 0")}
     multi, slots, matched = args.decoupling == "multi", args.bn_law == "slots", args.match == "convolution"
-    in_turn, fixed = args.selection == "in-turn", args.decoupling == "single" and args.logit_teacher == "primary"
+    in_turn, alone = args.selection == "in-turn", args.decoupling == "single" and args.logit_teacher == "primary"
     of_law = f"--decoupling {args.decoupling}" if not multi else f"--bn-law {args.bn_law}"
-    mosaic, ranked = args.start == "mosaic", args.start in RANKED
     not_matched = None if matched else f"--match {args.match}"
     turns = "--selection in-turn" if in_turn else None
+    fixed = "--decoupling single" if alone and not in_turn else None  # nothing is drawn
+    measured = None if matched or args.without_bn == "calibrated" else f"--without-bn {args.without_bn}"
     return {
+        **_unread_of_start(args),
         "bn_law": None if multi else of_law, "bn_terms": None if multi else of_law,
         "bn_slots": None if multi and slots else of_law, "bn_slot_prob": None if multi and slots else of_law,
         "bn_count": None if multi and not slots else of_law, "theta1": None if multi and not slots else of_law,
-        "bn_teachers": "--decoupling single" if fixed and not in_turn else None,
-        "logit_teacher": turns, "drawn_per": turns,
+        "bn_teachers": fixed, "selection": fixed, "drawn_per": turns or fixed, "logit_teacher": turns,
         "without_bn": f"--match {args.match}" if matched else None,
         "statistics_ema": not_matched, "class_statistics": not_matched,
         "class_patches": not_matched or (None if args.class_statistics else "--class-statistics 0"),
-        "statistics_images": None if matched or args.without_bn == "calibrated" else f"--without-bn {args.without_bn}",
-        "statistics_dir": None if matched or args.without_bn == "calibrated" else f"--without-bn {args.without_bn}",
+        "statistics_images": measured, "statistics_dir": measured,
         "density_temperature": None if args.density else "--density 0",
-        "ranker": None if ranked else f"--start {args.start}",
-        **{name: None if mosaic else f"--start {args.start}" for name in ("mosaic_candidates", "mosaic_crops", "mosaic_grid")},
-        "start_flip": "--start noise" if args.start == "noise" else None,
         "crop_milestone": "--crop-schedule constant" if args.crop_schedule == "constant" else None,
+    }
+
+
+def _unread_of_start(args):
+    """unread, for what images start from."""
+    start = f"--start {args.start}"
+    endless = args.start in ("noise", "drawn", "mosaic")
+    return {
+        "ranker": None if args.start in RANKED else start, "start_flip": start if args.start == "noise" else None,
+        **{name: None if args.start == "mosaic" else start for name in ("mosaic_candidates", "mosaic_crops", "mosaic_grid")},
+        "allow_short_classes": start if endless else None,
     }
 
 
@@ -70,22 +87,26 @@ def resolve(args, real):
     """The options that change pixels: None where nothing reads one, defaults that depend on the data filled in."""
     size = real.image_size
     idle = {name for name, why in unread(args).items() if why is not None}
-    settings = {name: None if name in idle else getattr(args, name) for name in _AS_GIVEN}
-    pool = [] if "bn_teachers" in idle else without_primary(args.bn_teachers, args.primary_teacher)
     whole = args.batch_layout == "class" or args.start == "mosaic"  # more images per class would change those there are
-    image_format = args.image_format if args.image_format != "auto" else "png" if size < 64 else "jpg"
-    return {
-        **settings, "dataset": args.dataset, "image_size": size, "image_format": image_format, "bn_teachers": pool,
-        "ranker": None if "ranker" in idle else args.ranker or args.primary_teacher, "ipc": args.ipc_end if whole else None,
+    settings = {
+        **{name: getattr(args, name) for name in _AS_GIVEN}, "dataset": args.dataset, "image_size": size,
+        "image_format": args.image_format if args.image_format != "auto" else "png" if size < 64 else "jpg",
+        "ranker": args.ranker or args.primary_teacher, "ipc": args.ipc_end if whole else None,
         "flip_prob": (0.5 if real.flips else 0.0) if args.flip_prob is None else args.flip_prob,
         "jitter": 32 * size // 224 if args.jitter is None else args.jitter,
     }
+    settings = {name: None if name in idle else value for name, value in settings.items()}
+    settings["bn_teachers"] = [] if "bn_teachers" in idle else without_primary(args.bn_teachers, args.primary_teacher)
+    return settings
 
 
-def changed(args, settings):
+def changed(args, settings, real):
     """Names of the options in which a run departs from its preset, apart from those that every method leaves open."""
+    plain = resolve(get_args_parser().parse_args(["--preset", args.preset, "--output-dir", str(args.output_dir)]), real)
     open_to_all = {"dataset", "image_size", "image_format", "allow_short_classes", "units_per_step", "seed"}
-    return sorted((args.changed & set(settings)) - open_to_all)
+    differs = {name for name in args.changed & set(settings) if settings[name] is not None and settings[name] != plain[name]}
+    weights = {"teacher_weights"} & args.changed & set(PRESETS[args.preset])  # DELT names its weights
+    return sorted((differs | weights) - open_to_all)
 
 
 def make_recipe(settings):

@@ -1,5 +1,7 @@
 """What the images of a unit start from, and whether a logit teacher knows the real images at all."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import torch
 
 from models.evaluate import accuracy
@@ -64,8 +66,9 @@ class Starts:
             x = torch.randn(len(unit.classes), 3, size, size, generator=stream(self.settings["seed"], "noise", *unit.where))
             return images.to_uint8(x), x, ["noise"] * len(unit.classes)
         if self.settings["start"] == "mosaic":
-            found = [ranking.mosaic_image(self.run, self.real, c, i, self.settings["ipc"])
-                     for c, i in zip(unit.classes, unit.ipc_ids, strict=True)]
+            with ThreadPoolExecutor(max(1, self.workers)) as pool:
+                found = list(pool.map(lambda c, i: ranking.mosaic_image(self.run, self.real, c, i, self.settings["ipc"]),
+                                      unit.classes, unit.ipc_ids))
             pixels, words = torch.stack([image for image, _ in found]), [where for _, where in found]
         else:
             indices = [self.index(c, i) for c, i in zip(unit.classes, unit.ipc_ids, strict=True)]

@@ -187,7 +187,7 @@ def synthesize(states, alignments, recipe, first_step=0, log_every=100, after_st
 
     alignments: {name: NormAlignment or its like, of a frozen net in eval mode}. A unit leaves the forward after its last step.
     first_step: where a checkpoint stands. after_step(step, active states) and when_finished(state) are called if given.
-    Terms go into state.log at every log_every-th step and the last; nothing here waits for the device.
+    Terms go into state.log at every log_every-th step and the last; nothing here waits for the device but the density term.
     """
     with contextlib.ExitStack() as stack:
         for alignment in alignments.values():

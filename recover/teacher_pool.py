@@ -111,7 +111,8 @@ class TeacherLaw:
         if self.decoupling == "dual":
             return Teachers(phi, (others[_draw_index(others, generator)],))
         if self.bn_law == "slots":  # theta_1 = phi always (released code)
-            return Teachers(phi, (phi, *draw_slots(others, self.bn_slots, self.bn_slot_prob, generator)))
+            drawn = draw_slots(others, self.bn_slots, self.bn_slot_prob, generator)
+            return Teachers(phi, (phi, *sorted(drawn, key=others.index)))  # equal sets are equal, however they were drawn
         least = self.bn_count if self.bn_law == "exact" else 1
         if self.theta1 == "forced":
             return Teachers(phi, (phi, *draw_uniform(others, least - 1, self.bn_count - 1, generator)))

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from recover.teacher_pool import TeacherLaw, Teachers
 from utils.errors import UserError
 
+PREVIEWS = 10  # batches of the class layout that get a preview; pictures of all would outweigh the images
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -35,6 +37,14 @@ class Unit:
     def teachers(self, step):
         """The Teachers of a step."""
         return self.fixed or self.law.at(*self.drawn_at, step=step)
+
+    def joined(self, step):
+        """How many images take part in a step."""
+        return len(self.classes) if self.joins is None else sum(join <= step for join in self.joins)
+
+    def image_steps(self, first=0):
+        """Work from step `first` on: the steps of all images, from when they join."""
+        return sum(max(0, self.steps - max(join, first)) for join in self.joins or (0,) * len(self.classes))
 
     @property
     def possible(self):
@@ -102,7 +112,7 @@ def build_class_batches(ipc, batch_size, available, names, allow_short, steps, e
         late, start = tuple(joins[start : start + len(chunk)]), start + len(chunk)
         units.append(Unit(f"batch{number:05d}", number, ("batch", number), tuple(c for c, _ in chunk), tuple(i for _, i in chunk),
                           steps, law, ("batch", number), None if law.changes else law.at("batch", number),
-                          late if any(late) else None, preview=f"batch{number:05d}"))
+                          late if any(late) else None, preview=f"batch{number:05d}" if number < PREVIEWS else None))
     return units
 
 

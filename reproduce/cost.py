@@ -4,14 +4,13 @@ torchvision states each net's multiply-adds for an image of 224 px. A pass forwa
 (frozen nets), training three times. A multiply-add is two operations. Reading, decoding and writing images is not counted.
 """
 
-import types
-
 from torchvision import models
 
 from recover import settings as of_recover
 from recover.args import get_args_parser as recover_parser
 from relabel.args import get_args_parser as relabel_parser
 from reproduce import commands
+from reproduce.departures import IMAGENET
 from reproduce.sizes import Sizes
 from reproduce.steps import ROOT
 from utils import schedules
@@ -21,8 +20,7 @@ from validate.training import is_tested
 OPERATIONS_PER_SECOND = 1e13  # sustained; assumed, not measured. Nets of depthwise convolutions stay below it on most cards
 TRAIN_IMAGES, TEST_IMAGES, CLASSES = 1_281_167, 50_000, 1000
 _FORWARD, _TO_IMAGES, _TRAIN = 1, 2, 3
-_DRAWS = 8  # per slice, of teachers that change at every step
-_IMAGENET = types.SimpleNamespace(image_size=224, flips=True)
+_DRAWS = 20  # per slice, of teachers that change at every step; whole rounds of four and of five nets in turn
 
 
 def gpu_hours(cell):
@@ -41,7 +39,7 @@ def operations(name):
 def _recover(arguments, images):
     """1e9 multiply-adds of a recover command."""
     args = recover_parser().parse_args(arguments)
-    settings, found = of_recover.resolve(args, _IMAGENET), 0.0
+    settings, found = of_recover.resolve(args, IMAGENET), 0.0
     if args.start == "medium":
         found += TRAIN_IMAGES * _FORWARD * operations(settings["ranker"])
     if args.start == "mosaic":

@@ -6,10 +6,7 @@ Every seed makes its own images, labels and student; the teachers are trained on
 digits_table3.csv (a line per row and seed), digits_lab.png and report.md. What is finished is skipped.
 """
 
-from dataclasses import replace
-
-from reproduce import commands, lab_report
-from reproduce.cells import Student
+from reproduce import commands, lab_report, table2
 from reproduce.run import run_cells
 from reproduce.sizes import Sizes
 from reproduce.steps import ROOT
@@ -20,10 +17,6 @@ from utils.errors import run_entry
 # of panel c only 16, 32 and 50 are left.
 IPC, EPOCHS = {"table2": 10, "table3": 5}, {"table2": 50, "table3": 60}
 LEFT_OUT = ("batch b1024", "batch b64", "batch b128")
-# Table 2's student: torchvision's recipe (SGD, batch 256) takes one step an epoch on 100 images, still at chance after 20 epochs;
-# so the same hard labels and steps of the learning rate with AdamW, batches of 25 and crops from 0.25.
-HARD = Student("hard-adamw", "resnet18", {"preset": "hard-label", "optimizer": "adamw", "weight_decay_on": "matrices",
-                                          "batch_size": 25, "min_scale_crops": 0.25})
 
 
 def get_args_parser():
@@ -68,8 +61,7 @@ def measure(name, args):
 
 def lab_cells(name):
     """The rows of a table that digits can tell apart, with students that digits can train."""
-    cells = [cell for cell in lab_report.TABLES[name].cells if cell.name not in LEFT_OUT]
-    return [replace(cell, student=HARD) for cell in cells] if name == "table2" else cells
+    return [table2.for_digits(cell) for cell in lab_report.TABLES[name].cells if cell.name not in LEFT_OUT]
 
 
 def lab_sizes(name, args):

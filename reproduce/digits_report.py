@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from models.networks import load_network
 from reproduce.sets import open_sets, penultimate
 from reproduce.start_grid import grid_rows
+from reproduce.verdicts import spread
 from utils import images, run_folder
 from utils.distilled import DistilledImages
 from utils.metrics import intra_class_cosine
@@ -40,19 +41,13 @@ def collect(out, sets, seeds, network):
     return rows
 
 
-def spread(values):
-    """"97.6", or "97.6 ± 0.3" (standard deviation) of several seeds."""
-    text = f"{statistics.mean(values):.1f}"
-    return text if len(values) == 1 else f"{text} ± {statistics.stdev(values):.1f}"
-
-
 def markdown_table(rows):
     lines = ["| set | top-1 soft labels | top-1 hard labels | mean intra-class cosine |", "|---|---|---|---|"]
     lines += [f"| {r['set']} | {spread(r['soft'])} | {spread(r['hard'])} | {r['cosine']:.3f} |" for r in rows]
     return "\n".join(lines)
 
 
-def standard_error(percent, tests):
+def sampling_error(percent, tests):
     """Of a proportion in per cent measured on `tests` images: 100 sqrt(p (1 - p) / n)."""
     return 100 * (percent / 100 * (1 - percent / 100) / tests) ** 0.5
 
@@ -66,7 +61,7 @@ def in_words(rows, tests):
     for kind in KINDS:
         for other in rows[1:]:
             a, b = statistics.mean(ours[kind]), statistics.mean(other[kind])
-            error = (standard_error(a, tests) ** 2 + standard_error(b, tests) ** 2) ** 0.5
+            error = (sampling_error(a, tests) ** 2 + sampling_error(b, tests) ** 2) ** 0.5
             verdict = "above" if a > b else "below"
             doubt = "" if abs(a - b) > 2 * error else f"; {tests} test images cannot tell (standard error {error:.1f})"
             sentences.append(f"- {kind} labels: {ours['set']} is {abs(a - b):.1f} points {verdict} {other['set']}{doubt}")

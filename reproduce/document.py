@@ -60,7 +60,7 @@ def measured_cells(name):
     if not path.exists():
         return {}
     with open(path, newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["ours"] != "not run" and not row["sizes"]]
+        rows = [row for row in csv.DictReader(file) if row["ours"] != "not run" and not row["departures"]]
     return {row["cell"]: _ours(row) for row in rows}
 
 

@@ -82,8 +82,9 @@ def verdict_lines(name, lines):
         head = f"Of the paper's {len(found)} orderings: {counts} (one seed tells nothing)."
     else:
         head = (f"Of the paper's {len(found)} orderings: {counts}. A difference counts from two standard errors of it; one run's "
-                f"standard deviation over seeds is {deviation:.1f} points, from all rows together. All are tested on the same 500 "
-                "digits.")
+                f"standard deviation over seeds is {deviation:.1f} points, from all rows together. That leaves out what the choice "
+                "of 500 test digits and of one set of teachers adds, and by chance alone about one ordering in twenty would seem "
+                "clear.")
     return [head, ""] + [_verdict_line(f) for f in found]
 
 

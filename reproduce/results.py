@@ -1,24 +1,46 @@
 """What finished cells say: top-1 over seeds, hours, as text and as CSV."""
 
 import csv
+import re
 import statistics
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from reproduce import commands
+from reproduce.departures import departures
+from reproduce.verdicts import spread
 from utils import run_folder
 
-COLUMNS = ("table", "cell", "row", "paper", "paper_std", "ours", "ours_std", "seeds", "best_per_seed", "last", "last_std", "hours",
-           "device", "sizes")
+COLUMNS = ("table", "cell", "row", "paper", "paper_std", "ours", "ours_std", "seeds", "seeds_of", "best_per_seed", "last",
+           "last_std", "hours", "device", "departures")
 
 
 @dataclass
 class Outcome:
-    """A cell's finished students. best, last: top-1 per seed, in per cent. hours: of one process, images and labels included."""
+    """A cell's finished students. best, last: top-1 per seed, in per cent.
+
+    hours: of one process; images, labels and students, without what choosing start images and measuring statistics took.
+    departures: words on what was not as in the paper.
+    """
 
     best: list = field(default_factory=list)
     last: list = field(default_factory=list)
     hours: float = 0.0
     device: str = ""
+    departures: list = field(default_factory=list)
+
+
+def finished_seeds(cell, sizes):
+    """Seeds of the cell's finished students: those asked for, and any others that lie there."""
+    pattern = re.compile(r"seed(\d+)")
+    student = commands.student_folder(cell, sizes, 0)
+    if sizes.full_seeds:
+        runs = commands.run_of(cell, sizes, 0)
+        found = [pattern.search(path.name.removeprefix(runs.name)) for path in runs.parent.glob(f"{runs.name}_seed*")]
+    else:
+        prefix = student.name.removesuffix("seed0")
+        found = [pattern.fullmatch(path.name.removeprefix(prefix)) for path in student.parent.glob(f"{prefix}seed*")]
+    seeds = {int(match[1]) for match in found if match} | set(sizes.seeds) | {0}
+    return [seed for seed in sorted(seeds) if (commands.student_folder(cell, sizes, seed) / "result.json").exists()]
 
 
 def outcome(cell, sizes):
@@ -26,16 +48,16 @@ def outcome(cell, sizes):
     found, made = Outcome(), {}
     timings = sizes.output_dir / "timings.json"
     timings = run_folder.read_json(timings, "the table scripts") if timings.exists() else {}
-    for seed in sizes.seeds:
+    seeds = finished_seeds(cell, sizes)
+    for seed in seeds:
         path = commands.student_folder(cell, sizes, seed) / "result.json"
-        if not path.exists():
-            continue
         result = run_folder.read_json(path, "validate")
         found.best.append(result["best"]["top1"])
         found.last.append(result["last"]["top1"])
         found.device = result["device"]
         made[path] = result["seconds"]
-    for command in commands.cell_commands(cell, sizes) if found.best else ():
+        found.departures += [words for words in departures(cell, sizes, seed) if words not in found.departures]
+    for command in commands.cell_commands(cell, replace(sizes, seeds=tuple(seeds))) if seeds else ():
         if command.stage == "recover":
             made[command.folder] = recover_seconds(command.folder)
         elif command.stage == "relabel":
@@ -60,12 +82,6 @@ def process_seconds(step):
     return step.get("seconds", 0.0) * step.get("processes", 1)
 
 
-def spread(values):
-    """"97.6", or "97.6 ± 0.3" (standard deviation over seeds)."""
-    text = f"{statistics.mean(values):.1f}"
-    return text if len(values) < 2 else f"{text} ± {statistics.stdev(values):.1f}"
-
-
 def paper_words(cell):
     """The paper's number as it stands there, "–" where it has none."""
     if cell.paper is None:
@@ -82,12 +98,13 @@ def hours_words(found):
 
 def lines(cells, sizes):
     """Paper's number beside ours, a line per cell."""
-    rows = [("cell", "paper", "ours (best)", "last", "seeds", "cost")]
+    rows = [("cell", "paper", "ours (best)", "last", "seeds", "cost", "")]
     for cell in cells:
         found = outcome(cell, sizes)
-        ours = ("not run", "", "", "")
+        ours = ("not run", "", "", "", "")
         if found.best:
-            ours = (spread(found.best), spread(found.last), str(len(found.best)), hours_words(found))
+            ours = (spread(found.best), spread(found.last), str(len(found.best)), hours_words(found),
+                    "not at the paper's sizes" if found.departures else "")
         rows.append((cell.name, paper_words(cell), *ours))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -107,7 +124,8 @@ def write_csv(table, sizes):
 def _row(cell, found, sizes):
     head = [cell.table, cell.name, cell.title, *("" if v is None else v for v in (cell.paper, cell.std))]
     if not found.best:
-        return [*head, "not run", "", 0, "", "", "", "", "", sizes.words()]
+        return [*head, "not run", "", 0, *[""] * (len(COLUMNS) - 8)]
     deviation = [f"{statistics.stdev(v):.3f}" if len(v) > 1 else "" for v in (found.best, found.last)]
-    return [*head, f"{statistics.mean(found.best):.3f}", deviation[0], len(found.best), " ".join(f"{v:.2f}" for v in found.best),
-            f"{statistics.mean(found.last):.3f}", deviation[1], f"{found.hours:.4f}", found.device, sizes.words()]
+    return [*head, f"{statistics.mean(found.best):.3f}", deviation[0], len(found.best),
+            "all stages" if sizes.full_seeds else "student", " ".join(f"{v:.2f}" for v in found.best),
+            f"{statistics.mean(found.last):.3f}", deviation[1], f"{found.hours:.4f}", found.device, "; ".join(found.departures)]

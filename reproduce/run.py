@@ -6,10 +6,12 @@ A cell is picked by words (all cells without any); words of one kind are alterna
 the same command goes on where it stopped.
 """
 
+from dataclasses import replace
+
 from reproduce import commands, results, sizes, table1, table2, table3
 from reproduce.cells import pick
 from reproduce.steps import Steps
-from utils import options, run_folder
+from utils import datasets, options, run_folder
 from utils.errors import UserError, run_entry
 
 TABLES = {module.TABLE.name: module.TABLE for module in (table1, table2, table3)}
@@ -29,15 +31,28 @@ def main(argv=None):
     table = TABLES[args.table]
     if args.ipc is not None and not table.ipc_can_change:
         raise UserError(f"--ipc {args.ipc}: the cells of {table.name} are picked by their IPC; name it, as in {table.name} ipc10.")
-    cells, found = pick(table, args.words), sizes.from_arguments(args, table.name)
+    found = sizes.from_arguments(args, table.name)
+    if found.dataset == "digits":
+        table = replace(table, cells=[table2.for_digits(cell) for cell in table.cells])
+    cells = pick(table, args.words)
     if args.dry_run:
         print("\n".join(listing(table, cells, found)))
         return
+    check_folders(found)
     run_cells(cells, found, after_cell=lambda: results.write_csv(table, found))
     if not found.as_paper:
         print(f"\nThe paper's numbers are for ImageNet-1K at full size; these runs: {found.words()}.")
     print("\n" + "\n".join(results.lines(cells, found)))
     print(f"\nWork that cells share is counted in each of them. All cells: {results.write_csv(table, found)}", flush=True)
+
+
+def check_folders(found):
+    """Raise UserError for folders of images that a later stage would stumble over."""
+    if found.dataset == "imagefolder":
+        for folder, name in ((found.train_dir, "TRAIN_DIR"), (found.val_dir, "VAL_DIR")):
+            if folder is None or not folder.is_dir():
+                raise UserError(f"{folder}: no such folder of images. Set {name} to a folder with one sub-folder per class.")
+        datasets.class_folders(found.val_dir)  # small, so listed whole; recover lists the other
 
 
 def listing(table, cells, found):

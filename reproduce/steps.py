@@ -1,10 +1,13 @@
 """Steps of a longer run: a banner with the command for each, and how long it took."""
 
+import gc
 import shlex
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import torch
 
 from utils import run_folder
 from utils.errors import UserError
@@ -43,10 +46,18 @@ class Steps:
                 _torchrun(entry.__spec__.name, options, processes)
             complete = True
         finally:
+            _free_gpu()
             if known.pop("stopped", False):
                 known["seconds"] = round(known["seconds"] + time.perf_counter() - begin, 1)
                 self.seconds[title] = known if complete else {**known, "stopped": True}
                 run_folder.write_json(self.timings, self.seconds)
+
+
+def _free_gpu():
+    """Give back what a step left on the GPU: the next one may be another process, or ask how much is free."""
+    gc.collect()
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def command_line(module, options, processes=1):

@@ -6,6 +6,12 @@ import statistics
 HOLDS, FAILS, UNSURE = "holds", "does not hold", "cannot be told"
 
 
+def spread(values):
+    """"97.6", or "97.6 ± 0.3" (standard deviation over seeds)."""
+    text = f"{statistics.mean(values):.1f}"
+    return text if len(values) < 2 else f"{text} ± {statistics.stdev(values):.1f}"
+
+
 def standard_error(values):
     """Of a mean over seeds: s / sqrt(n), s with n - 1; None for one seed."""
     return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None

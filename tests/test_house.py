@@ -14,7 +14,7 @@ ROOMS = ("recover", "relabel", "validate", "priors", "models", "utils", "reprodu
 ALLOWED = {"recover": {"recover", "priors", "models", "utils"}, "relabel": {"relabel", "models", "utils"},
            "validate": {"validate", "models", "utils"}, "priors": {"priors", "models", "utils"},
            "models": {"models", "utils"}, "utils": {"utils"},
-           "reproduce": {"reproduce", "recover", "relabel", "validate", "models", "utils"}}  # of stages only their entries and parsers
+           "reproduce": {"reproduce", "recover", "relabel", "validate", "models", "utils"}}
 SCRIPTS = sorted(p.relative_to(ROOT) for p in ROOT.rglob("*.sh") if ".venv" not in p.parts) + [Path(".ci/run")]
 
 
@@ -45,9 +45,8 @@ def attributes_read(room):
     found = set()
     for file in sources(room):
         for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("args", "self.args", "recipe"):
-                found.add(node.attr)
-            elif isinstance(node, ast.Attribute) and file.name == "teacher_pool.py" and ast.unparse(node.value) == "self":
+            holders = ("args", "self.args", "recipe", *(["self"] if file.name == "teacher_pool.py" else []))
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) in holders:
                 found.add(node.attr)
             elif isinstance(node, ast.Subscript) and ast.unparse(node.value).endswith("settings") and isinstance(
                     node.slice, ast.Constant):

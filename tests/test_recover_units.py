@@ -82,6 +82,10 @@ def test_each_image_its_own_draw_shares_batches_with_those_that_drew_alike():
             assert unit.fixed == law.at(i, c)
             drawn[c, i] = unit.fixed
     assert len(drawn) == 28
+    for i in range(4):  # one unit or more of two classes per set of teachers, whatever the order they were drawn in
+        sets = [frozenset(u.fixed.bn) for u in found if u.ipc_ids[0] == i]
+        members = {s: sum(frozenset(drawn[c, i].bn) == s for c in range(7)) for s in sets}
+        assert len(sets) == sum(len(cut_chunks(range(n), 2)) for n in members.values())
     assert len({drawn[c, 0] for c in range(7)}) > 1
     assert [u.name for u in found if u.ipc_ids[0] == 1][:2] == ["slice00001_chunk000", "slice00001_chunk001"]
 

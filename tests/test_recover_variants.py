@@ -6,6 +6,7 @@ import pytest
 import tiny
 import torch
 
+from recover import group_run
 from recover.args import get_args_parser
 from recover.data_synthesis import main
 from recover.presets import PRESETS
@@ -68,7 +69,7 @@ def test_sre2l(data, tmp_path):
     _, options, found = run(data, tmp_path, "--preset", "sre2l")
     assert (options["lr"], options["r_bn"], options["jitter"], options["bn_law"]) == (0.25, 0.01, 9, None)
     content = json.loads((tmp_path / "images.json").read_text())
-    assert (content["preset"], content["preset_changed"]) == ("sre2l", ["bn_teachers", "iteration"])  # beside the options
+    assert (content["preset"], content["preset_changed"]) == ("sre2l", ["iteration"])  # beside the options
     assert all((r["logit_teacher"], r["bn_teachers"], r["steps"]) == ("resnet18", ["resnet18"], 4) for r in found)
     assert set(found[0]["start"].values()) == {"noise"}
 
@@ -193,6 +194,60 @@ def test_a_verifier_is_printed_and_changes_nothing(data, tmp_path, plain, capsys
     assert "verifier shufflenet_v2_x0_5 " in capsys.readouterr().out
 
 
+def stopped(data, out, monkeypatch, at, *options):
+    """A run that is interrupted after so many steps of its groups."""
+    calls, original = [], group_run.GroupRun.after_step
+
+    def after_step(self, step, active):
+        original(self, step, active)
+        calls.append(step)
+        if len(calls) == at:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(group_run.GroupRun, "after_step", after_step)
+        with pytest.raises(KeyboardInterrupt):
+            run(data, out, *options)
+
+
+@pytest.mark.parametrize("at", [3, 8])
+def test_stopped_inside_smoothed_statistics_and_early_late_groups(data, tmp_path, monkeypatch, at):
+    options = ["--preset", "gvbsm", "--iteration", "6", "--batch-size", "4", "--early-late", "2", "--checkpoint-every", "2",
+               "--match", "convolution", "--image-format", "png"]
+    whole = run(data, tmp_path / "whole", *options)
+    stopped(data, tmp_path / "stopped", monkeypatch, at, *options)
+    resumed = run(data, tmp_path / "stopped", *options)
+    assert whole[2][0]["joins"] == [0, 3, 0, 3]
+    assert torch.equal(whole[0], resumed[0])
+    assert [r["terms"] for r in whole[2]] == [r["terms"] for r in resumed[2]]
+
+
+def test_the_net_that_chooses_is_measured_too(data, tmp_path):
+    with pytest.raises(UserError, match="resnet18 classifies .* expected at least 99"):
+        run(data, tmp_path, "--preset", "rded", "--iteration", "0", "--mosaic-candidates", "9", "--min-teacher-accuracy", "99.9")
+    assert not (tmp_path / "images.json").exists()
+
+
+@pytest.mark.parametrize(("wrong", "right", "message"), [
+    (["--mosaic-candidates", "4"], ["--mosaic-candidates", "9"], "class n01440764 has"),
+    (["--mosaic-grid", "3"], ["--mosaic-candidates", "9"], "grid"),
+], ids=["too few", "grid"])
+def test_a_refused_mosaic_can_be_mended_in_the_same_folder(data, tmp_path, wrong, right, message):
+    options = ["--preset", "rded", "--iteration", "0"]
+    with pytest.raises(UserError, match=message):
+        run(data, tmp_path, *options, *wrong)
+    run(data, tmp_path, *options, *right)
+
+
+def test_nothing_is_read_where_nothing_is_optimised(data, tmp_path, capsys):
+    options = run(data, tmp_path, "--iteration", "0", "--lr", "0.3", "--selection", "intra")[1]
+    out = capsys.readouterr().out
+    assert "note: --lr is not read with --iteration 0" in out
+    assert "note: --selection is not read with --iteration 0" in out
+    assert (options["lr"], options["primary_teacher"], options["selection"]) == (None, None, None)
+    run(data, tmp_path, "--iteration", "0", "--lr", "0.4")  # and may change
+
+
 def test_options_that_nothing_reads_are_named(data, tmp_path, capsys):
     run(data, tmp_path, "--bn-count", "3", "--ranker", "resnet18", "--density-temperature", "2")
     out = capsys.readouterr().out
@@ -211,6 +266,7 @@ def test_options_that_nothing_reads_are_named(data, tmp_path, capsys):
     (["--start", "noise", "--start-dir", "x"], "--start noise does not read --start-dir"),
     (["--selection", "in-turn"], "found --decoupling multi. Give --decoupling single"),
     (["--bn-law", "exact", "--bn-count", "9"], "--bn-count 9: the primary and the pool are 3 nets"),
+    (["--statistics-ema", "1", "--match", "convolution"], "--statistics-ema 1 would forget every batch"),
     (["--preset", "srel2"], "invalid choice: 'srel2'"),
 ])
 def test_contradictions_end_in_one_sentence(data, tmp_path, options, message):

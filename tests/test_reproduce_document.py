@@ -30,8 +30,8 @@ def test_a_missing_part_is_one_sentence():
 def test_full_size_numbers_are_shown_others_are_not(tmp_path, monkeypatch):
     monkeypatch.setattr(document, "TABLES_CSV", tmp_path)
     header = ",".join(results.COLUMNS)
-    rows = ["table2,real,t,70.0,,69.500,0.250,3,x,69,0,120.0,NVIDIA X,",
-            "table2,sre2l,t,17.9,,5.0,,1,x,5,,1,cpu,10 steps instead of 4000"]
+    rows = ["table2,real,t,70.0,,69.500,0.250,3,student,x,69,0,120.0,NVIDIA X,",
+            "table2,sre2l,t,17.9,,5.0,,1,student,x,5,,1,cpu,iteration 10 (paper 4000)"]
     (tmp_path / "table2.csv").write_text("\n".join([header, *rows]) + "\n")
     assert document.measured_cells("table2") == {"real": "69.5 ± 0.2 (3 seeds, 120.0 h on NVIDIA X)"}
     part = document.cells_part("table2")

@@ -4,10 +4,11 @@ import csv
 import json
 import math
 import types
+from dataclasses import replace
 
 import pytest
 
-from reproduce import commands, lab_report, results, run, steps, table2, table3, verdicts
+from reproduce import commands, departures, lab_report, results, run, steps, table2, table3, verdicts
 from reproduce.cells import Claim
 from reproduce.sizes import Sizes
 from utils.errors import UserError
@@ -20,13 +21,27 @@ def write(path, content):
     path.write_text(json.dumps(content))
 
 
+def write_stage(command, **more):
+    """What a stage stores for a command at the paper's sizes."""
+    options = departures.expected_of(command)
+    classes = options.pop("classes", 1000)
+    name = {"recover": "images.json", "relabel": "labels.json", "validate": "result.json"}[command.stage]
+    write(command.folder / name, {"options": options, "teacher_weights": options.pop("teacher_weights", None),
+                                  "identity": {"classes": ["c"] * classes}, **more})
+
+
+def finish(cell, found, seed, best, last):
+    for command in commands.cell_commands(cell, replace(found, seeds=(seed,))):
+        more = {"best": {"top1": best}, "last": {"top1": last}, "device": "NVIDIA X", "seconds": 3600}
+        write_stage(command, **(more if command.stage == "validate" else {}))
+
+
 @pytest.fixture
 def finished(tmp_path):
     """A cell whose students of seeds 0 and 1 are finished, on a GPU. Seed 2 is not."""
     found = Sizes(output_dir=tmp_path)
     for seed, (best, last) in enumerate([(49.0, 48.0), (50.0, 49.5)]):
-        write(commands.student_folder(CELL, found, seed) / "result.json",
-              {"best": {"top1": best}, "last": {"top1": last}, "device": "NVIDIA X", "seconds": 3600})
+        finish(CELL, found, seed, best, last)
     units = commands.run_of(CELL, found) / "units"
     for name, company, seconds in (("a", ["a", "b"], 1800), ("b", ["a", "b"], 3600), ("c", ["c"], 1800)):
         write(units / f"{name}.json", {"seconds": seconds, "units_together": company})
@@ -52,14 +67,51 @@ def test_csv_lists_every_cell_and_says_what_was_not_run(finished):
     row = rows[-1]
     assert (row["paper"], row["ours"], row["ours_std"], row["seeds"]) == ("49.4", "49.500", "0.707", "2")
     assert row["best_per_seed"] == "49.00 50.00"
-    assert (row["hours"], row["device"], row["sizes"]) == ("4.5000", "NVIDIA X", "")
+    assert (row["hours"], row["device"], row["departures"]) == ("4.5000", "NVIDIA X", "")
+
+
+def test_other_seeds_that_lie_there_count_too(finished):
+    finish(CELL, finished, 7, 60.0, 60.0)
+    assert results.outcome(CELL, replace(finished, seeds=(0,))).best == [49.0, 50.0, 60.0]
+
+
+def test_departures_come_from_what_was_stored(finished):
+    """A short run cannot pass for the paper's, whatever a later call is told."""
+    path = commands.run_of(CELL, finished) / "images.json"
+    content = json.loads(path.read_text())
+    content["options"]["iteration"], content["identity"]["classes"] = 100, ["a", "b"]
+    write(path, content)
+    student = commands.student_folder(CELL, finished, 0) / "result.json"
+    content = json.loads(student.read_text())
+    content["options"]["epochs"] = 5
+    write(student, content)
+    words = ["iteration 100 (paper 4000)", "classes 2 (paper 1000)", "epochs 5 (paper 300)"]
+    assert departures.departures(CELL, finished, 0) == words
+    row = list(csv.DictReader(results.write_csv(table3.TABLE, finished).open()))[-1]
+    assert row["departures"] == "; ".join(words)
+    assert "not at the paper's sizes" in results.lines([CELL], finished)[1]
+
+
+def test_another_online_teacher_is_a_departure(tmp_path):
+    cell, found = run.TABLES["table1"].cell("r50 ipc10 prism-delt"), Sizes(output_dir=tmp_path, online_teacher="student")
+    for command in commands.cell_commands(cell, replace(found, seeds=(0,))):
+        write_stage(command)
+    assert departures.departures(cell, found, 0) == ["teachers resnet50 (paper resnet18)"]
+
+
+def test_missing_folders_are_named_before_anything_runs(tmp_path):
+    (tmp_path / "train/a").mkdir(parents=True)
+    command = ["table1", "r18", "ipc10", "prism", "--train-dir", str(tmp_path / "train"), "--output-dir", str(tmp_path / "out")]
+    with pytest.raises(UserError, match="no such folder of images. Set VAL_DIR"):
+        run.main([*command, "--val-dir", str(tmp_path / "val")])
+    assert not (tmp_path / "out").exists()
 
 
 def test_numbers_as_the_paper_writes_them():
     assert results.paper_words(run.TABLES["table1"].cell("r50 ipc10 rded")) == "–"
     assert results.paper_words(run.TABLES["table1"].cell("r50 ipc10 prism")) == "51.1 ± 1.2"
     assert results.paper_words(table3.TABLE.cell("batch b16")) == "40.41"
-    assert results.spread([97.62]) == "97.6"
+    assert verdicts.spread([97.62]) == "97.6"
 
 
 def test_verdicts_by_hand():

@@ -23,6 +23,7 @@ from utils.run_folder import free_bytes, read_json, sha256_file
 from utils.soft_labels import LabelStore
 
 _SHARE_OF_GPU = 0.5  # of its free memory that decoded images may take
+_AT_ONCE = 10_000  # images handed to threads at once: for a million, the waiting list alone would take a gigabyte
 
 
 def _room(shape, folder):
@@ -110,7 +111,8 @@ class DistilledImages:
             bar.update(1)
 
         with bar, ThreadPoolExecutor(max(1, self._workers)) as pool:
-            list(pool.map(fill, range(len(self))))
+            for start in range(0, len(self), _AT_ONCE):
+                list(pool.map(fill, range(start, min(start + _AT_ONCE, len(self)))))
         return out
 
     def on(self, device):
@@ -127,7 +129,8 @@ class DistilledImages:
         Renaming, adding, removing or changing one image changes it.
         """
         with ThreadPoolExecutor(max(1, self._workers)) as pool:
-            hashes = list(pool.map(lambda p: sha256_file(self.folder / p), self.paths))
+            hashes = [digest for start in range(0, len(self), _AT_ONCE)
+                      for digest in pool.map(lambda p: sha256_file(self.folder / p), self.paths[start : start + _AT_ONCE])]
         lines = [[str(path), digest] for path, digest in zip(self.paths, hashes, strict=True)]
         return {"count": len(self), "classes": self.classes, "files": hashlib.sha256(json.dumps(lines).encode()).hexdigest()}
 

@@ -5,6 +5,7 @@ another where something is fetched once.
 """
 
 import contextlib
+import datetime
 import os
 
 import torch
@@ -52,11 +53,12 @@ def share_by_cost(items, cost):
 
 
 def barrier():
-    """Wait for the other ranks. Forms the process group (gloo) on first use; nothing to do on one process."""
+    """Wait for the other ranks, days if need be: one may be at a pass over all training images. Forms the process group (gloo)
+    on first use; nothing to do on one process."""
     if world_size() == 1:
         return
     if not dist.is_initialized():
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", timeout=datetime.timedelta(days=7))
     dist.barrier()
 
 
