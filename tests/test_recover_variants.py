@@ -229,7 +229,7 @@ def test_the_net_that_chooses_is_measured_too(data, tmp_path):
 
 
 @pytest.mark.parametrize(("wrong", "right", "message"), [
-    (["--mosaic-candidates", "4"], ["--mosaic-candidates", "9"], "class n01440764 has"),
+    (["--mosaic-candidates", "4"], ["--mosaic-candidates", "9"], "class n01440764: 4 candidates for mosaics"),
     (["--mosaic-grid", "3"], ["--mosaic-candidates", "9"], "grid"),
 ], ids=["too few", "grid"])
 def test_a_refused_mosaic_can_be_mended_in_the_same_folder(data, tmp_path, wrong, right, message):
