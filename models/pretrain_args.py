@@ -14,8 +14,8 @@ RECIPES = {
     "digits": {"epochs": 10, "batch_size": 64, "lr": 0.05, "weight_decay": 5e-4, "warmup": 0.2, "pad": 2},
 }
 # What single nets need on the digits, measured: 95 % and more with every seed tried, in the least time.
-# AlexNet as torchvision initialises it stands still at first (no BatchNorm, signal shrinks layer by layer); EfficientNet's head starts
-# with logits that are far too large for ten classes.
+# AlexNet as torchvision initialises it stands still at first (no BatchNorm, signal shrinks layer by layer); EfficientNet's head
+# starts with logits that are far too large for ten classes.
 NET_RECIPES = {
     ("digits", "resnet18"): {"epochs": 5},
     ("digits", "mobilenet_v2"): {"epochs": 8},

@@ -107,8 +107,8 @@ def draw(measured, path):
         for height, numbers in zip(heights, values.values(), strict=True):
             axes.plot(numbers, [height] * len(numbers), "|", color="tab:gray", alpha=0.6)
         axes.set_yticks(list(heights), [_label(TABLES[name].cell(row)) for row in values], fontsize=8)
-        axes.set(xlabel="top-1 on the test digits (%): mean ± standard error, bars: seeds", title=f"{name}: {sizes_words(lines)}")
-        axes.title.set_fontsize(8)
+        axes.set_xlabel("top-1 on the test digits (%): mean ± standard error; bars: seeds", fontsize=8)
+        axes.set_title(f"{name}: {sizes_words(lines)}", fontsize=8)
         axes.grid(alpha=0.3)
     with run_folder.written_whole(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png")
