@@ -214,8 +214,9 @@ def test_refused(made, tmp_path, capsys, stage, more, words):
 
 
 NUMBERS = {options.positive_int: ("0", "-1"), options.positive_float: ("0", "-1", "nan"), options.count: ("-1",),
-           options.positive_fraction: ("0", "-0.5", "2"), options.weight: ("-1", "inf"), options.fraction: ("-0.1", "1.1")}
-NO_NUMBERS = {None, options.path, validate_args.folder_name, pretrain_args.initialisation}
+           options.positive_fraction: ("0", "-0.5", "2"), options.weight: ("-1", "inf"), options.fraction: ("-0.1", "1.1"),
+           validate_args.decay: ("-0.1", "1.1")}
+NO_NUMBERS = {None, options.path, validate_args.folder_name, validate_args.rand_augment, pretrain_args.initialisation}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -225,6 +226,7 @@ def test_negative_and_zero_numbers(made, tmp_path, capsys, stage):
     for action in PARSER[stage].get_args_parser()._actions:
         of_a_net = isinstance(action, pretrain_args._PerNet)
         kind, (option, *_) = action.kind if of_a_net else action.type, action.option_strings
+        kind = getattr(kind, "number", kind)  # of a type that also takes the name of a rule
         assert kind in NO_NUMBERS or kind in NUMBERS, f"{option}: how is its number checked?"
         for value in NUMBERS.get(kind, ()):
             given = f"{NET}={value}" if of_a_net else value

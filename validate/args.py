@@ -24,7 +24,7 @@ def folder_name(text):
 
 
 def number_or(kind, *rules):
-    """Option type: a number of this kind, or the name of a rule."""
+    """Option type: a number of this kind (its `number`), or the name of a rule."""
     def read(text):
         if text in rules:
             return text
@@ -33,6 +33,7 @@ def number_or(kind, *rules):
         except argparse.ArgumentTypeError as error:
             raise argparse.ArgumentTypeError(f"{error}, or {' or '.join(rules)}") from None
 
+    read.number = kind
     return read
 
 
