@@ -225,7 +225,8 @@ def test_numbers_come_from_file_names_where_they_are_there():
     assert of_class(distilled, 1) == {0: 2, 1: 3}
 
 
-@pytest.mark.parametrize("figure", ["fig1", "fig4", "fig5"])
+@pytest.mark.parametrize("figure", [pytest.param("fig1", marks=pytest.mark.slow), "fig4",
+                                    pytest.param("fig5", marks=pytest.mark.slow)])
 def test_scripts(figure, data, tmp_path):
     """From another folder, with relative paths."""
     relative = {name: os.path.relpath(data / name, tmp_path) for name in ("PRISM", "other", "teachers")}
