@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from recover.teacher_pool import TeacherLaw, Teachers
 from utils.errors import UserError
 
-PREVIEWS = 10  # batches of the class layout that get a preview; pictures of all would outweigh the images
+PREVIEWS = 20  # slices, or batches of the class layout, that get a preview; pictures of a thousand would outweigh the images
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def build_slices(ipc_end, batch_size, available, names, allow_short, steps_of, l
         for chunk, (teachers, members) in enumerate(chunks):
             units.append(Unit(f"slice{ipc_id:05d}_chunk{chunk:03d}", len(units), (ipc_id, chunk), members,
                               (ipc_id,) * len(members), steps_of(ipc_id), law, (ipc_id,), teachers,
-                              preview=f"slice{ipc_id:05d}" if chunk == 0 else None))
+                              preview=f"slice{ipc_id:05d}" if chunk == 0 and ipc_id < PREVIEWS else None))
     return units
 
 

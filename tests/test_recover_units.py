@@ -33,6 +33,7 @@ def test_units_number_slices_and_steps():
     assert [u.steps for u in found] == [8, 8, 7, 7, 6, 6]
     assert found[3].ipc_ids == (1,) * 4
     assert [u.preview for u in found[:3]] == ["slice00000", None, "slice00001"]
+    assert sum(u.preview is not None for u in slices(ipc_end=30)) == 20  # a thousand pictures would outweigh the images
 
 
 def test_short_classes_refused_or_left_out_before_cutting():

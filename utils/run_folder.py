@@ -4,7 +4,7 @@ results/NAME/
   images/        nothing but class folders of images
   images.json    what the images are: dataset, classes, every option that changes pixels
   units/         a record per finished unit of recover (its done-marker), checkpoints of unfinished ones
-  previews/      a picture per slice, or of the first batches
+  previews/      a picture each of the first slices or batches
   selection/     which real images or crops the images started from, where a net chose them
   labels/        epoch_000.safetensors ...     labels.json
   students/NAME/ last, best, state, metrics.jsonl, result.json, curve.png
