@@ -1,5 +1,6 @@
 """In what a finished cell departs from the paper's sizes, read from what the stages stored and not from what a script was told."""
 
+import os
 import types
 from dataclasses import replace
 
@@ -60,4 +61,6 @@ def stored(command):
 
 
 def _short(value):
+    if isinstance(value, str) and os.sep in value:  # where weights lie on one machine tells nobody anything
+        return "of a local folder"
     return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

@@ -80,12 +80,14 @@ def test_departures_come_from_what_was_stored(finished):
     path = commands.run_of(CELL, finished) / "images.json"
     content = json.loads(path.read_text())
     content["options"]["iteration"], content["identity"]["classes"] = 100, ["a", "b"]
+    content["teacher_weights"] = "/home/me/teachers"
     write(path, content)
     student = commands.student_folder(CELL, finished, 0) / "result.json"
     content = json.loads(student.read_text())
     content["options"]["epochs"] = 5
     write(student, content)
-    words = ["iteration 100 (paper 4000)", "classes 2 (paper 1000)", "epochs 5 (paper 300)"]
+    words = ["iteration 100 (paper 4000)", "classes 2 (paper 1000)", "teacher_weights of a local folder (paper IMAGENET1K_V1)",
+             "epochs 5 (paper 300)"]
     assert departures.departures(CELL, finished, 0) == words
     row = list(csv.DictReader(results.write_csv(table3.TABLE, finished).open()))[-1]
     assert row["departures"] == "; ".join(words)
