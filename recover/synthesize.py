@@ -130,8 +130,8 @@ def step_gradient(parts, alignments, recipe):
     """Loss terms and their gradient with respect to the augmented images, teacher by teacher.
 
     parts: units that take part. alignments: {teacher: NormAlignment or its like}; a BN teacher that is not in it has no matched
-    layers and adds 0. Each net runs once, on the units that have it as logit or BN teacher; phi and theta_1 are one forward.
-    Its graph is freed before the next net runs, so memory is the largest teacher's, not the sum.
+    layers and adds 0. Each net sees a unit once, whether it is its logit teacher, BN teacher or both; phi and theta_1 are one
+    forward. Its graph is freed before the next net runs, so memory is the largest teacher's, not the sum.
     Returns per unit {"ce": scalar, "bn NAME": scalar per BN teacher, ...}, detached, on the device.
     """
     terms = [{} for _ in parts]

@@ -9,7 +9,6 @@ import torch
 from recover import group_run
 from recover.args import get_args_parser
 from recover.data_synthesis import main
-from recover.presets import PRESETS
 from utils import datasets
 from utils.distilled import DistilledImages
 from utils.errors import UserError
@@ -44,18 +43,6 @@ def records(out):
 @pytest.fixture(scope="module")
 def plain(data, tmp_path_factory):
     return run(data, tmp_path_factory.mktemp("plain"))[0]
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_sets_options_of_their_kind(name):
-    parser = get_args_parser()
-    actions = {action.dest: action for action in parser._actions}
-    args = parser.parse_args(["--output-dir", "x", "--preset", name])
-    for option, value in PRESETS[name].items():
-        assert getattr(args, option) == value
-        for one in value if isinstance(value, list) else [value]:
-            assert actions[option].choices is None or one in actions[option].choices
-            assert actions[option].type is None or actions[option].type(str(one)) == one
 
 
 def test_an_option_wins_over_a_preset_also_when_it_equals_a_default():

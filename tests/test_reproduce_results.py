@@ -80,7 +80,7 @@ def test_departures_come_from_what_was_stored(finished):
     path = commands.run_of(CELL, finished) / "images.json"
     content = json.loads(path.read_text())
     content["options"]["iteration"], content["identity"]["classes"] = 100, ["a", "b"]
-    content["teacher_weights"] = "/home/me/teachers"
+    content["teacher_weights"] = str(finished.output_dir / "teachers")
     write(path, content)
     student = commands.student_folder(CELL, finished, 0) / "result.json"
     content = json.loads(student.read_text())

@@ -130,15 +130,6 @@ def test_the_last_epoch_is_always_tested():
     assert [e for e in range(30) if is_tested(e, 30, 1, 0.7)] == list(range(21, 30))
 
 
-def test_preset_values_are_values_of_the_options():
-    actions = {action.dest: action for action in get_args_parser()._actions}
-    for values in PRESETS.values():
-        for dest, value in values.items():
-            action = actions[dest]
-            for one in value if action.nargs == "+" else [value]:
-                assert one in action.choices if action.choices else (action.type or str)(str(one)) == one
-
-
 def test_a_given_option_wins_even_when_it_equals_a_default(made):
     plain = parse()
     args = parse("--preset", "delt", "--lr-schedule", plain.lr_schedule, "--labels", "auto", "--randaugment", "none",
