@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import platform
 import re
-import resource
 import statistics
 import time
 from pathlib import Path
@@ -24,7 +23,7 @@ def get_args_parser(prog, description, batch_size, image_size=224, turns=5):
     parser.add_argument("--image-size", type=options.positive_int, default=image_size, help="side in pixels")
     parser.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto", help="auto: a GPU if there is one")
     parser.add_argument("--threads", type=options.positive_int, default=None, help="CPU threads (default: PyTorch's choice)")
-    parser.add_argument("--turns", type=options.positive_int, default=turns, help="times that each variant is measured; medians count")
+    parser.add_argument("--turns", type=options.positive_int, default=turns, help="times each variant is measured; medians count")
     parser.add_argument("--output", type=options.path, help=f"JSON file (default: results/benchmarks/{prog}_DEVICE.json)")
     precision.add_arguments(parser)
     return parser
@@ -78,9 +77,15 @@ def _measure_memory(function, args):
         function(*args)
         return torch.cuda.max_memory_allocated(device)
     torch.randn(64, 64).mm(torch.randn(64, 64))  # what the first product sets up
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew (Linux): importing PyTorch had one of its own
+    before = _process_memory("VmRSS")
     function(*args)
-    return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    return _process_memory("VmHWM") - before
+
+
+def _process_memory(entry):
+    """Bytes of this process: VmRSS now, VmHWM at its peak."""
+    return 1024 * int(re.search(rf"{entry}:\s*(\d+) kB", Path("/proc/self/status").read_text())[1])
 
 
 def processor_name():

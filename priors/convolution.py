@@ -3,6 +3,7 @@
 import torch
 
 from priors.layers import LayerTaps, convolution_layers, stacked
+from utils.precision import Arithmetic
 
 CLASS_PATCHES = ("straight", "swapped")
 
@@ -18,17 +19,19 @@ class ConvolutionAlignment:
     ema: weight of the past in the batch's statistics (G-VBSM 0.4, EDC 0.8; 0: no memory).
     class_weight: w in (1 - w) * distance to global statistics + w * distance to class statistics (EDC: 0.5).
     class_patches: "swapped" compares patch means with the classes' patch variances and back, as EDC's code ran.
-    layers: number of layers matched. network: calling it itself gathers nothing.
+    arithmetic: how the net runs; statistics and distances are at least float32.
+    layers: number of layers matched. logits(x): the net's answer alone.
     """
 
-    def __init__(self, network, targets, first_layer_weight=10.0, ema=0.0, class_weight=0.0, class_patches="straight"):
+    def __init__(self, network, targets, first_layer_weight=10.0, ema=0.0, class_weight=0.0, class_patches="straight",
+                 arithmetic=Arithmetic()):  # noqa: B008 - frozen
         if class_patches not in CLASS_PATCHES:
             raise ValueError(f"class_patches {class_patches!r}: expected one of {', '.join(CLASS_PATCHES)}")
         if class_weight and targets.classes is None:
             raise ValueError("class_weight needs targets with class statistics")
         device = next(network.parameters()).device
-        self.network = network
         self._taps = LayerTaps(network, convolution_layers(network))
+        self.logits, self._run = arithmetic.of(network), arithmetic.of(self._measure)
         self.layers = len(self._taps.layers)
         self._lengths, self._ema, self._class_weight = targets.lengths(), ema, class_weight
         self._overall = targets.overall.to(device)
@@ -55,8 +58,7 @@ class ConvolutionAlignment:
         0.4, after 42 with 0.8.)
         Returns logits [n, K] and distances [U], differentiable with respect to x.
         """
-        logits, segments = self._taps(x, sizes)
-        values = stacked(segments)
+        logits, values = self._run(x, tuple(sizes))
         if self._ema:
             values = torch.stack([smoothed(own, memory, self._ema) for own, memory in zip(values, memories, strict=True)])
         distances = self._distance(values, self._overall)
@@ -64,6 +66,10 @@ class ConvolutionAlignment:
             own = torch.stack([class_target(self._classes, found) for found in labels])
             distances = (1 - self._class_weight) * distances + self._class_weight * self._distance(values, own)
         return logits, distances
+
+    def _measure(self, x, sizes):
+        logits, segments = self._taps(x, sizes)
+        return logits, stacked(segments)
 
     def _distance(self, values, target):
         return weighted_norms(values - target, self._lengths, self._weights)

@@ -120,7 +120,9 @@ class LayerTaps:
         return output.clone() if output.requires_grad else output
 
     def _gather(self, place, layer, module, z):
-        self._found += [(place, Segment(layer.name, *found)) for found in layer.gather(module, z, self._sizes)]
+        with torch.autocast(z.device.type, enabled=False):  # statistics are not for bfloat16
+            found = layer.gather(module, z.to(torch.promote_types(z.dtype, torch.float32)), self._sizes)
+        self._found += [(place, Segment(layer.name, *statistics)) for statistics in found]
 
     def __call__(self, x, sizes):
         self._sizes, self._found = list(sizes), []

@@ -11,6 +11,9 @@ from priors.layers import CalibratedStatistics
 from priors.measured import settle
 from recover.losses import bn_alignment
 from utils import distributed
+from utils.precision import Arithmetic
+
+PLAIN = Arithmetic()
 
 
 class NormAlignment:
@@ -21,12 +24,14 @@ class NormAlignment:
 
     x: float [n, 3, S, S], images of U units one after the other; sizes: images of each. labels and memories are for other
     kinds of alignment, which share this protocol. distances [U] are None for a net without matched layers. `layers`: their
-    number. taps: what gathers the statistics (default: of BatchNorm2d).
+    number. logits(x): the net's answer alone. taps: what gathers the statistics (default: of BatchNorm2d). arithmetic: how the
+    net runs; statistics and distances are at least float32.
     """
 
-    def __init__(self, network, first_layer_weight=10.0, taps=None):
+    def __init__(self, network, first_layer_weight=10.0, taps=None, arithmetic=PLAIN):
         self.taps, self.first_layer_weight = taps or BatchNormStatistics(network), first_layer_weight
-        self.network, self.layers = network, len(self.taps.layers)
+        self.layers = len(self.taps.layers)
+        self.logits, self._run = arithmetic.of(network), arithmetic.of(self._measure)
 
     def __enter__(self):
         self.taps.__enter__()
@@ -36,6 +41,9 @@ class NormAlignment:
         self.taps.__exit__(*error)
 
     def __call__(self, x, sizes, labels=None, memories=None):  # noqa: ARG002 - the protocol
+        return self._run(x, tuple(sizes))
+
+    def _measure(self, x, sizes):
         logits, statistics = self.taps(x, sizes)
         return logits, bn_alignment(statistics, self.first_layer_weight) if statistics else None
 
@@ -57,11 +65,12 @@ def statistics_folder(teacher_weights, statistics_dir=None):
     return statistics_dir or weights_folder(teacher_weights) or Path(torch.hub.get_dir(), "checkpoints")
 
 
-def build_alignments(networks, bn_teachers, settings, real, folder, device, workers):
+def build_alignments(networks, bn_teachers, settings, real, folder, device, workers, arithmetic=PLAIN):
     """{name: NormAlignment or ConvolutionAlignment} for all nets that guide.
 
     bn_teachers: names of those that may be BN teachers. real: the training images. folder: of measured statistics, which are
-    measured now where they are not there yet. Under torchrun every rank must call this: nets are shared out.
+    measured now where they are not there yet (in fp32). Under torchrun every rank must call this: nets are shared out.
+    arithmetic: how the nets run while they guide.
     """
     kinds = {name: statistics_kind(name, settings) for name in networks if name in bn_teachers}
     measured = [name for name, kind in kinds.items() if kind]
@@ -78,9 +87,9 @@ def build_alignments(networks, bn_teachers, settings, real, folder, device, work
     for name, network in networks.items():
         if kinds.get(name) == "convolution":
             found[name] = ConvolutionAlignment(network, targets(name), first, settings["statistics_ema"],
-                                               settings["class_statistics"], settings["class_patches"] or "straight")
+                                               settings["class_statistics"], settings["class_patches"] or "straight", arithmetic)
         elif kinds.get(name) == "calibrated":
-            found[name] = NormAlignment(network, first, CalibratedStatistics(network, targets(name)))
+            found[name] = NormAlignment(network, first, CalibratedStatistics(network, targets(name)), arithmetic)
         else:
-            found[name] = NormAlignment(network, first)
+            found[name] = NormAlignment(network, first, arithmetic=arithmetic)
     return found

@@ -2,7 +2,7 @@
 
 from priors.convolution import CLASS_PATCHES
 from recover.presets import POOL, PRESETS
-from utils import datasets, options, schedules
+from utils import datasets, options, precision, schedules
 
 
 def get_args_parser():
@@ -14,6 +14,7 @@ def get_args_parser():
     _add_terms(parser.add_argument_group("loss"))
     _add_optimisation(parser.add_argument_group("optimisation"))
     run = options.add_run_arguments(parser)
+    precision.add_arguments(run)
     run.add_argument("--output-dir", type=options.path, required=True, help="run folder, shared by the three stages")
     run.add_argument("--seed", type=options.count, default=0, help="of the images: start, teacher draws, augmentation")
     run.add_argument("--log-every", type=options.positive_int, default=100, help="steps between lines of loss terms")

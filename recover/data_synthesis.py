@@ -16,6 +16,7 @@ from recover.unit_files import RESTART, UnitFiles
 from recover.units import build_class_batches, build_slices, group_units
 from utils import datasets, distributed, options, run_folder, schedules
 from utils.errors import UserError, run_entry
+from utils.precision import Arithmetic
 from utils.progress import duration, progress_bar
 
 
@@ -64,8 +65,9 @@ def main(argv=None):
         guides = {name: networks[name] for name in networks if any(name in unit.possible for unit in units)}
         bn_teachers = set().union(*(unit.fixed.bn if unit.fixed else law.everyone for unit in units))
         folder = alignment.statistics_folder(args.teacher_weights, args.statistics_dir)
-        alignments = alignment.build_alignments(guides, bn_teachers, settings, real, folder, device, args.workers)
-    print_plan(units, mine, alignments, settings["image_size"], device)
+        alignments = alignment.build_alignments(guides, bn_teachers, settings, real, folder, device, args.workers,
+                                                Arithmetic(settings["precision"], settings["compile"]))
+    print_plan(units, mine, alignments, settings, device)
     total = sum(map(image_steps, mine))
     with progress_bar(total, "recover", " image-steps", unit_scale=True) as bar:
         for group in mine:
@@ -128,13 +130,13 @@ def my_groups(groups, files, weights):
     return left
 
 
-def print_plan(units, mine, alignments, image_size, device):
+def print_plan(units, mine, alignments, settings, device):
     """Say how much there is to do and about how long it will take."""
     todo = [unit for group in mine for unit in group]
     text = f"recover: {len(todo)} of {len(units)} units to do on this rank, {sum(map(image_steps, mine)):,} image-steps"
     if alignments and todo:
-        together = sum(len(unit.classes) for unit in mine[0])
-        seconds = seconds_per_image_step(alignments, together, image_size, device)
+        together = [len(unit.classes) for unit in mine[0]]
+        seconds = seconds_per_image_step(alignments, together, settings["image_size"], device, settings["compile"])
         whole = sum(image_steps([unit]) * step_seconds(unit, seconds) for unit in todo)
         text += f", about {duration(whole)} (timed on one step of each teacher)"
     distributed.print0(text)

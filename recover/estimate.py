@@ -7,15 +7,17 @@ import torch
 CPU_PIXELS = 16 * 224 * 224  # on the CPU time is in proportion to the images from here on
 
 
-def seconds_per_image_step(alignments, count, size, device):
+def seconds_per_image_step(alignments, sizes, size, device, compiled=False):
     """{teacher: seconds} for one image and step: forward, distance and gradient to the input, best of three runs.
 
-    alignments: {teacher: NormAlignment or its like}. count: images that share a forward (on the CPU so many are enough as make
-    CPU_PIXELS).
+    alignments: {teacher: NormAlignment or its like}. sizes: images of the units that share a forward (on the CPU so many are
+    enough as make CPU_PIXELS, unless the nets are compiled, which is done for every shape). size: side in pixels.
     """
-    if device.type != "cuda":
-        count = min(count, max(1, CPU_PIXELS // size**2))
+    if device.type != "cuda" and not compiled:
+        sizes = [min(sum(sizes), max(1, CPU_PIXELS // size**2))]
+    count = sum(sizes)
     x, labels = torch.zeros(count, 3, size, size, device=device), torch.zeros(count, dtype=torch.int64, device=device)
+    labels = labels.split(list(sizes))
     seconds = {}
     for name, alignment in alignments.items():
         with alignment:
@@ -24,7 +26,7 @@ def seconds_per_image_step(alignments, count, size, device):
                 _wait(device)
                 begin = time.perf_counter()
                 leaf = x.clone().requires_grad_(True)
-                logits, distances = alignment(leaf, [count], [labels], [{}])
+                logits, distances = alignment(leaf, sizes, labels, [{} for _ in sizes])
                 (logits.square().mean() + (0.0 if distances is None else distances.sum())).backward()
                 _wait(device)
                 times.append(time.perf_counter() - begin)

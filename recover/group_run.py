@@ -55,7 +55,7 @@ class GroupRun:
 
     def seconds(self):
         """Seconds since this group's first start, without the time it lay still."""
-        return round(time.monotonic() - self.begin, 1)
+        return round(time.monotonic() - self.begin, 3)
 
     def report(self, state, rows):
         """Print rows of loss terms; stop at one that is not finite."""

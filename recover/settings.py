@@ -13,10 +13,11 @@ _LAW = ("decoupling", "logit_teacher", "selection", "drawn_per", "bn_law", "bn_s
 _AS_GIVEN = (*_RECIPE, *_LAW, "start", "start_flip", "ranker", "mosaic_candidates", "mosaic_crops", "mosaic_grid",
              "allow_short_classes", "primary_teacher", "first_bn_multiplier", "match", "statistics_ema", "class_statistics",
              "class_patches", "statistics_images", "batch_size", "batch_layout", "early_late", "iteration", "steps",
-             "units_per_step")
+             "units_per_step", "precision", "compile")
 
 _OF_SYNTHESIS = ("primary_teacher", *_LAW[:-1], "bn_teachers", "first_bn_multiplier", "match", "statistics_ema", "class_statistics",
-                 "class_patches", "statistics_images", "statistics_dir", *_RECIPE[:-1], "steps", "verifier", "units_per_step")
+                 "class_patches", "statistics_images", "statistics_dir", *_RECIPE[:-1], "steps", "verifier", "units_per_step",
+                 "precision", "compile")
 
 
 def check(args):
@@ -103,7 +104,7 @@ def resolve(args, real):
 def changed(args, settings, real):
     """Names of the options in which a run departs from its preset, apart from those that every method leaves open."""
     plain = resolve(get_args_parser().parse_args(["--preset", args.preset, "--output-dir", str(args.output_dir)]), real)
-    open_to_all = {"dataset", "image_size", "image_format", "allow_short_classes", "units_per_step", "seed"}
+    open_to_all = {"dataset", "image_size", "image_format", "allow_short_classes", "units_per_step", "compile", "seed"}
     differs = {name for name in args.changed & set(settings) if settings[name] is not None and settings[name] != plain[name]}
     weights = {"teacher_weights"} & args.changed & set(PRESETS[args.preset])  # DELT names its weights
     return sorted((differs | weights) - open_to_all)

@@ -153,8 +153,8 @@ def teacher_gradient(name, alignment, gather, users, alignments, recipe):
     if gather:
         logits, distances = alignment(x, sizes, labels, [part.state.memory_of(name) for part, _ in users])
     else:
-        logits, distances = alignment.network(x), None
-    entropy = losses.cross_entropy(logits, torch.cat(labels), sizes)
+        logits, distances = alignment.logits(x), None
+    entropy = losses.cross_entropy(logits.to(x.dtype), torch.cat(labels), sizes)
     loss = 0.0
     for row, (part, found) in enumerate(users):
         ce, bn = 0.0, 0.0

@@ -3,8 +3,9 @@ import pytest
 import torch
 from torch import nn
 
-from models.bn_statistics import BatchNormStatistics, grouped_mean_var, has_batch_norm
+from models.bn_statistics import BatchNormStatistics, grouped_mean_var, has_batch_norm, with_statistics
 from models.networks import build
+from utils.precision import compiled
 
 
 def slow(z, sizes):
@@ -70,10 +71,81 @@ def test_the_same_forward_gives_logits_and_statistics_of_every_layers_input(netw
         assert running_var is layer.running_var
 
 
-def test_hooks_are_gone_afterwards(network):
-    with BatchNormStatistics(network) as taps:
-        taps(torch.zeros(2, 3, 32, 32), [2])
-    assert not any(m._forward_pre_hooks for m in network.modules())
+@pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "timm/efficientnet_b0"])  # the other has BatchNorm with its activation
+def test_nothing_is_left_on_the_net_afterwards(name):
+    net = build(name, 3).eval().requires_grad_(False)
+    with BatchNormStatistics(net) as taps:
+        assert len(taps(torch.zeros(2, 3, 32, 32), [2])[1]) == len(taps.layers)
+    assert not any(m._forward_pre_hooks or "forward" in vars(m) for m in net.modules())
+
+
+def layer_of(channels, dtype, affine=True, seed=0):
+    layer = nn.BatchNorm2d(channels, affine=affine, dtype=dtype).eval().requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
+    for tensor in layer.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(torch.rand(channels, generator=generator) + 0.5)
+    return layer
+
+
+def written_out(z, layer, sizes):
+    """The same by autograd: BatchNorm's formula, and the mean and variance of each group."""
+    scale = (1 if layer.weight is None else layer.weight) / (layer.running_var + layer.eps).sqrt()
+    shift = (0 if layer.bias is None else layer.bias) - layer.running_mean * scale
+    parts = z.split(sizes)
+    return (z * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1), torch.stack([p.mean((0, 2, 3)) for p in parts]),
+            torch.stack([p.var((0, 2, 3), correction=0) for p in parts]))
+
+
+def with_gradient(function, z, layer, sizes, weights):
+    """Values of function(z, layer, sizes), and the gradient of their sum weighted by the tensors in `weights`."""
+    leaf = z.detach().clone().requires_grad_(True)
+    values = function(leaf, layer, sizes)
+    sum((value * weight.to(value.dtype)).sum() for value, weight in zip(values, weights, strict=True)).backward()
+    return [value.detach() for value in values], leaf.grad
+
+
+FORWARDS = {"eager": with_statistics, "compiled": compiled(with_statistics)}
+
+
+@pytest.mark.parametrize("how", FORWARDS)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("sizes", "mean", "tolerance"), [([6], 0, 2e-6), ([2, 2, 2], 0, 2e-6), ([1, 4, 1], 0, 2e-6),
+                                                          ([6], 1000, 2e-3)])
+def test_batch_norm_with_statistics_against_float64_autograd(how, layout, sizes, mean, tolerance):
+    generator = torch.Generator().manual_seed(1)
+    z = (torch.randn(6, 5, 8, 8, generator=generator) + mean).contiguous(memory_format=layout)
+    weights = [torch.randn(6, 5, 8, 8, generator=generator), torch.randn(len(sizes), 5, generator=generator),
+               100 * torch.randn(len(sizes), 5, generator=generator)]
+    expected, expected_gradient = with_gradient(written_out, z.double(), layer_of(5, torch.float64), sizes, weights)
+    found, gradient = with_gradient(FORWARDS[how], z, layer_of(5, torch.float32), sizes, weights)
+    for value, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(value.double(), wanted, rtol=tolerance, atol=2e-6 * max(1, mean))
+    torch.testing.assert_close(gradient.double(), expected_gradient, rtol=tolerance, atol=tolerance * expected_gradient.abs().max())
+
+
+def test_batch_norm_with_statistics_in_float64_to_the_last_digits():
+    z, layer = torch.randn(4, 2, 3, 3, dtype=torch.float64, requires_grad=True), layer_of(2, torch.float64, affine=False)
+    assert torch.autograd.gradcheck(lambda t: with_statistics(t, layer, [3, 1]), (z,))
+
+
+@pytest.mark.parametrize("how", FORWARDS)
+def test_statistics_of_bfloat16_are_float32(how):
+    z = (3 * torch.randn(50, 4, 16, 16, generator=torch.Generator().manual_seed(0)) + 5).bfloat16()
+    y, mean, var = FORWARDS[how](z, layer_of(4, torch.float32), [50])
+    assert (y.dtype, mean.dtype, var.dtype) == (torch.bfloat16, torch.float32, torch.float32)
+    expected_mean, expected_var = grouped_mean_var(z.double(), [50])
+    torch.testing.assert_close(mean.double(), expected_mean, rtol=1e-5, atol=0)
+    torch.testing.assert_close(var.double(), expected_var, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("how", FORWARDS)
+def test_many_values_are_summed_without_losing_digits(how):
+    """As many as the first layers of ImageNet nets have: a plain running sum in float32 would be off by 1e-3."""
+    z = torch.rand(20, 2, 112, 112, generator=torch.Generator().manual_seed(0)).contiguous(memory_format=torch.channels_last)
+    _, mean, var = FORWARDS[how](z, layer_of(2, torch.float32), [20])
+    torch.testing.assert_close(mean[0].double(), z.double().mean((0, 2, 3)), rtol=2e-6, atol=0)
+    torch.testing.assert_close(var[0].double(), z.double().var((0, 2, 3), correction=0), rtol=2e-6, atol=0)
 
 
 def test_nets_without_batch_norm_have_no_statistics():

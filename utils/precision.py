@@ -1,5 +1,7 @@
 """Number formats that nets run in, and compiling them: opt-in switches, since both change the last bits of results."""
 
+from dataclasses import dataclass
+
 import torch
 
 PRECISIONS = ("fp32", "bf16")
@@ -27,3 +29,21 @@ def compiled(function):
     """
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
     return torch.compile(function, dynamic=False)
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """How nets run: precision, a name in PRECISIONS, and whether they are compiled."""
+
+    precision: str = "fp32"
+    compile: bool = False
+
+    def of(self, function):
+        """`function` run this way. Its first argument is a tensor on the device, its results may be of a lower type than that."""
+        run = compiled(function) if self.compile else function
+
+        def in_precision(x, *rest):
+            with autocast(x.device, self.precision):
+                return run(x, *rest)
+
+        return in_precision
