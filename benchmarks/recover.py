@@ -61,13 +61,14 @@ def main(argv=None):
         alone = time_nets(names, ours, floors, args, device)
         floor = {name: floors[min(modes, key=lambda mode, name=name: alone[name][f"floor {mode}"])][name] for name in names}
         sets = time_sets(ours, floor, pool, args, device)
-    memory = measure_memory(names, pool, modes, args, device)
     timed, rate = ("reference", *modes, "floor"), args.batch_size / sets["law"][modes[-1]]
     print("\n" + measure.table(
         ["whole step", *(f"{m}, ms" for m in timed), *(f"{m} / floor" for m in modes), *(f"reference / {m}" for m in timed[1:])],
         [[title, *(1e3 * seconds[m] for m in timed), *(f"{seconds[m] / seconds['floor']:.2f}" for m in modes),
           *(f"{seconds['reference'] / seconds[m]:.2f}" for m in timed[1:])] for title, seconds in sets.items()]))
-    print(f"\n{modes[-1]}: {rate:.3g} image-steps/s over the law, {IPC10 / rate / 3600:.3g} hours for IPC 10 on ImageNet-1K")
+    print(f"\n{modes[-1]}: {rate:.3g} image-steps/s over the law, {IPC10 / rate / 3600:.3g} hours for IPC 10 on ImageNet-1K",
+          flush=True)
+    memory = measure_memory(names, pool, modes, args, device)
     print("\n" + measure.table(["peak memory, MB", "reference", *modes],
                               [[name, *(value / 1e6 for value in row.values())] for name, row in memory["bytes"].items()]
                               + [["all / largest alone", *(f"{ratio:.2f}" for ratio in memory["all / largest alone"].values())]]))

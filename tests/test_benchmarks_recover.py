@@ -31,7 +31,7 @@ def test_the_reference_takes_our_steps():
             reference.step(step)
             one_step([ours], guides, Recipe(), step, 100)
     moved = (ours.x - x).abs() > 0.02
-    assert moved.float().mean() > 0.5
+    assert moved.float().mean() > 0.25  # what lies outside the crops stays
     assert ((reference.x - ours.x).abs() < 1e-3).float().mean() > 0.99  # Adam's first steps are signs: some pixels' are chance
 
 
@@ -54,7 +54,7 @@ def test_the_law_is_that_of_the_draws():
 
 def test_a_small_run_from_start_to_file(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(measure, "peak_memory", lambda *_: 1e6)
-    recover.main(["--batch-size", "2", "--image-size", "32", "--turns", "1", "--output", str(tmp_path / "r.json"), "--device",
+    recover.main(["--batch-size", "2", "--image-size", "64", "--turns", "1", "--output", str(tmp_path / "r.json"), "--device",
                   "cpu", "--bn-teachers", "mobilenet_v2", "alexnet", "shufflenet_v2_x0_5"])
     assert "eager / floor" in capsys.readouterr().out
     (run,) = json.loads((tmp_path / "r.json").read_text())["runs"]

@@ -14,6 +14,7 @@ from recover.synthesize import Part, Recipe, UnitState, apply_augmentation, draw
 from recover.teacher_pool import TeacherLaw, Teachers
 from recover.units import Unit
 from utils import images
+from utils.precision import Arithmetic
 from utils.schedules import cosine, crop_area
 
 SIZE = 16
@@ -113,6 +114,28 @@ def test_equals_the_formula_written_out(recipe, u):
     state = start(u)
     synthesize([state], alignments(), recipe)
     assert torch.allclose(state.x, reference(u, recipe, u.steps), rtol=0, atol=1e-9)
+
+
+def test_compiled_nets_equal_the_formula_written_out():
+    u, recipe = unit(logit="extra", bn_teachers=("phi", "extra")), Recipe(jitter=3, r_bn=0.5)
+    compiled = {name: NormAlignment(NETS[name], arithmetic=Arithmetic(compile=True)) for name in ("phi", "extra")}
+    state = start(u)
+    synthesize([state], compiled, recipe)
+    assert torch.allclose(state.x, reference(u, recipe, u.steps), rtol=0, atol=1e-8)
+
+
+def test_bfloat16_takes_nearly_the_same_gradient():
+    network, gradients = build("resnet18", 4, seed=("bf16",)).eval().requires_grad_(False), {}
+    x = images.clamp_(torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+    for precision in ("fp32", "bf16"):
+        leaf = x.clone().requires_grad_(True)
+        with NormAlignment(network, arithmetic=Arithmetic(precision)) as alignment:
+            logits, distances = alignment(leaf, [4, 4])
+        assert distances.dtype == torch.float32
+        (nn.functional.cross_entropy(logits.float(), torch.arange(8) % 4) + 0.01 * distances.sum()).backward()
+        gradients[precision] = leaf.grad.flatten()
+    assert nn.functional.cosine_similarity(*gradients.values(), dim=0) > 0.98
+    assert not torch.equal(*gradients.values())
 
 
 def test_a_net_without_batch_norm_need_not_be_loaded():

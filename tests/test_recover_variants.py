@@ -133,6 +133,8 @@ def test_delt_lets_groups_of_a_class_join_one_after_the_other(data, tmp_path):
     ["--crop-schedule", "linear"],
     ["--start", "drawn", "--start-flip", "1"],
     ["--batch-layout", "class", "--steps", "constant"],
+    ["--precision", "bf16"],
+    ["--precision", "bf16", "--match", "convolution", "--batch-layout", "class", "--steps", "constant", "--density", "1"],
 ], ids=" ".join)
 def test_variants_differ_from_the_default(data, tmp_path, plain, options):
     pixels, _, found = run(data, tmp_path, *options)
@@ -148,6 +150,20 @@ def test_calibrated_aligns_alexnet_where_counted_adds_nothing(data, tmp_path):
     assert "bn alexnet" not in counted[2][0]["terms"][0]
     assert calibrated[2][0]["terms"][0]["bn alexnet"] > 0
     assert not torch.equal(counted[0], calibrated[0])
+
+
+@pytest.mark.slow  # compiles three nets
+@pytest.mark.parametrize("match", [[], ["--match", "convolution"]], ids=["batchnorm", "convolution"])
+def test_compiled_nets_make_nearly_the_same_images(data, tmp_path, match):
+    options = [*match, "--bn-slot-prob", "1", "--lr", "0.001", "--bn-teachers", "shufflenet_v2_x0_5"]
+    plain, compiled = run(data, tmp_path / "a", *options)[0], run(data, tmp_path / "b", *options, "--compile")[0]
+    assert (plain.int() - compiled.int()).abs().float().mean() < 0.1
+
+
+def test_how_nets_run_belongs_to_the_folder(data, tmp_path):
+    run(data, tmp_path)
+    with pytest.raises(UserError, match="made with precision = \"fp32\", now precision = \"bf16\""):
+        run(data, tmp_path, "--precision", "bf16")
 
 
 def test_each_image_its_own_draw(data, tmp_path):
