@@ -32,8 +32,7 @@ def main(argv=None):
     if args.ipc is not None and not table.ipc_can_change:
         raise UserError(f"--ipc {args.ipc}: the cells of {table.name} are picked by their IPC; name it, as in {table.name} ipc10.")
     found = sizes.from_arguments(args, table.name)
-    if found.dataset == "digits":
-        table = replace(table, cells=[table2.for_digits(cell) for cell in table.cells])
+    table = cells_for(table, found.dataset)
     cells = pick(table, args.words)
     if args.dry_run:
         print("\n".join(listing(table, cells, found)))
@@ -44,6 +43,13 @@ def main(argv=None):
         print(f"\nThe paper's numbers are for ImageNet-1K at full size; these runs: {found.words()}.")
     print("\n" + "\n".join(results.lines(cells, found)))
     print(f"\nWork that cells share is counted in each of them. All cells: {results.write_csv(table, found)}", flush=True)
+
+
+def cells_for(table, dataset):
+    """The table with cells that a dataset can make: digits has its own where classes are too small or a recipe too long."""
+    if dataset != "digits":
+        return table
+    return replace(table, cells=[table1.for_digits(table2.for_digits(cell)) for cell in table.cells])
 
 
 def check_folders(found):

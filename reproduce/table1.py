@@ -4,6 +4,8 @@ Every row but the two with ‡ is made by its own method's recipe; the paper say
 without ‡, yet its numbers for SRe2L, G-VBSM, RDED and EDC are those of their own papers.
 """
 
+from dataclasses import replace
+
 from reproduce.cells import Cell, Images, Labels, Student, Table
 
 STUDENTS = {"r18": "resnet18", "r50": "resnet50", "r101": "resnet101"}
@@ -35,10 +37,17 @@ NOTES = {
     "prism-delt": f"images of PRISM's own cell, {_ONLINE}; which teacher the paper took for ResNet-50 and -101 is not stated",
 }
 SLIP = "; the paper's ResNet-101 numbers repeat SRe2L's, probably a slip"
+MORE_CANDIDATES = "; RDED's 300 images of a class cannot fill 100 mosaics of four, so 400 are looked at"
 
-RDED = Images("rded", {"preset": "rded"})
-BASELINES = {"sre2l": Images("sre2l", {"preset": "sre2l"}), "gvbsm": Images("gvbsm", {"preset": "gvbsm"}), "rded": RDED,
-             "edc": Images("edc", {"preset": "edc"}, start=RDED), "delt": Images("delt", {"preset": "delt"})}
+FROM_RDED = ("rded", "edc")
+BASELINES = {row: Images(row, {"preset": row}) for row in ("sre2l", "gvbsm", "delt")}
+
+
+def rded_images(ipc):
+    """RDED's images. It looks at 300 images of a class, one crop of each is used: too few for IPC 100, which looks at 400."""
+    if 4 * ipc <= 300:
+        return Images("rded", {"preset": "rded"})
+    return Images(f"rded_of{4 * ipc}", {"preset": "rded", "mosaic_candidates": 4 * ipc})
 
 
 def prism_images(word):
@@ -52,16 +61,27 @@ def prism_labels(word):
     return Labels("prism", {"teachers": [STUDENTS[word], "mobilenet_v2", "alexnet", "shufflenet_v2_x0_5"], "ensemble": rule})
 
 
-def recipe(row, word):
+def from_rded(row, rded):
+    """Images of the rows rded and edc: RDED's, or EDC's that start from them."""
+    return rded if row == "rded" else Images("edc", {"preset": "edc"}, start=rded)
+
+
+def row_images(row, word, ipc):
+    """Images of a row for a student's word."""
+    if row in FROM_RDED:
+        return from_rded(row, rded_images(ipc))
+    return prism_images(word) if row.startswith("prism") else BASELINES[row]
+
+
+def recipe(row, word, ipc):
     """(images, labels, student) of a row for a student's word."""
-    net = STUDENTS[word]
+    net, images = STUDENTS[word], row_images(row, word, ipc)
     if row == "prism":
-        return prism_images(word), prism_labels(word), Student("prism", net)
+        return images, prism_labels(word), Student("prism", net)
     if row in ("delt", "rded", "prism-delt"):
         protocol = "rded" if row == "rded" else "delt"
-        images = prism_images(word) if row == "prism-delt" else BASELINES[row]
         return images, None, Student(protocol, net, {"preset": protocol, "teachers": ["resnet18"]})
-    return BASELINES[row], Labels(row, {"preset": row}), Student(row, net, {"preset": row})
+    return images, Labels(row, {"preset": row}), Student(row, net, {"preset": row})
 
 
 def _cells():
@@ -69,10 +89,19 @@ def _cells():
         for ipc in IPCS:
             for row, numbers in PAPER.items():
                 paper, std = numbers[3 * list(STUDENTS).index(word) + IPCS.index(ipc)] or (None, None)
-                images, labels, student = recipe(row, word)
+                images, labels, student = recipe(row, word, ipc)
                 note = NOTES[row] + (SLIP if row == "rded" and word == "r101" else "")
+                note += MORE_CANDIDATES if row in FROM_RDED and ipc == 100 else ""
                 yield Cell("table1", {"student": word, "ipc": f"ipc{ipc}", "row": row}, TITLES[row], ipc, images, labels, student,
                            paper, std, note)
+
+
+def for_digits(cell):
+    """The cell with images that digits can make: a class has about 130, too few for 50 mosaics of four, so one crop is an image."""
+    row = cell.words["row"]
+    if row not in FROM_RDED or cell.ipc == 10:
+        return cell
+    return replace(cell, images=from_rded(row, Images("rded_single", {"preset": "rded", "mosaic_grid": 1})))
 
 
 TABLE = Table("table1", "ImageNet-1K, ResNet-18/50/101 students, IPC 10/50/100", list(_cells()))

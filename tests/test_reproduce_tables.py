@@ -10,10 +10,11 @@ import pytest
 
 from models.pretrain_args import get_args_parser as squeeze_parser
 from recover.args import get_args_parser as recover_parser
+from recover.mosaics import check_candidates
 from relabel.args import get_args_parser as relabel_parser
 from reproduce import commands, run, sizes, table1, table2, table3
 from reproduce.cells import as_arguments, pick
-from utils import options
+from utils import datasets, options
 from utils.errors import UserError
 from validate.args import get_args_parser as validate_parser
 
@@ -87,6 +88,19 @@ def test_prism_is_what_the_stages_do_by_default():
         need = as_arguments({"output_dir": "x"})
         default, cells = (vars(parser().parse_args(a)) for a in (need, [*need, *as_arguments(given)]))
         assert {k: v for k, v in cells.items() if k != "given"} == {k: v for k, v in default.items() if k != "given"}
+
+
+@pytest.mark.parametrize(("dataset", "asked"), [("imagefolder", {(10, 300, 2), (50, 300, 2), (100, 400, 2)}),
+                                                ("digits", {(10, 300, 2), (50, 300, 1), (100, 300, 1)})])
+def test_every_class_can_fill_its_mosaics(dataset, asked):
+    """RDED's 300 candidates cannot fill 100 mosaics of four, nor can a class of digits fill 50."""
+    least = 732 if dataset == "imagefolder" else min(len(own) for own in datasets.open_images("digits", "train").by_class)
+    found, cells = sizes_of("table1", "--dataset", dataset), pick(run.cells_for(table1.TABLE, dataset), ["rded", "edc"])
+    mosaics = [recover_parser().parse_args(commands.cell_commands(cell, found)[0].arguments) for cell in cells]
+    for args in mosaics:
+        check_candidates("smallest", least, args.mosaic_candidates, args.ipc_end, args.mosaic_grid)
+    assert {(args.ipc_end, args.mosaic_candidates, args.mosaic_grid) for args in mosaics} == asked
+    assert len(mosaics) == 18
 
 
 def parsed(stage, cell):
