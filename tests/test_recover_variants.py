@@ -214,12 +214,13 @@ def stopped(data, out, monkeypatch, at, *options):
 
 
 def test_stopped_inside_smoothed_statistics_and_early_late_groups(data, tmp_path, monkeypatch):
-    options = ["--preset", "gvbsm", "--iteration", "6", "--batch-size", "4", "--early-late", "2", "--checkpoint-every", "2",
-               "--bn-teachers", "shufflenet_v2_x0_5"]
+    # Two images or more at every step: PyTorch's gradient of one at 32 px differs in last bits from run to run on several threads
+    options = ["--preset", "gvbsm", "--iteration", "6", "--ipc-end", "4", "--batch-size", "6", "--early-late", "2",
+               "--checkpoint-every", "2", "--bn-teachers", "shufflenet_v2_x0_5"]
     whole = run(data, tmp_path / "whole", *options)
     stopped(data, tmp_path / "stopped", monkeypatch, 3, *options)
     resumed = run(data, tmp_path / "stopped", *options)
-    assert whole[2][0]["joins"] == [0, 3, 0, 3]
+    assert [r["joins"] for r in whole[2]] == [[0, 0, 3, 3, 0, 0], [3, 3, 0, 0, 3, 3]]
     assert torch.equal(whole[0], resumed[0])
     assert [r["terms"] for r in whole[2]] == [r["terms"] for r in resumed[2]]
 
