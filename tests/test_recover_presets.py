@@ -48,7 +48,7 @@ def settings_of(preset):
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_option_of_a_preset(preset):
     found = {name: value for name, value in settings_of(preset).items() if value is not None}
-    shared = {} if preset == "rded" else {"units_per_step": 1}
+    shared = {} if preset == "rded" else {"units_per_step": 1, "precision": "fp32", "compile": False}
     assert found == {**OF_EVERY_RUN, **shared, **{n: v for n, v in EXPECTED[preset].items() if v is not None}}
 
 
