@@ -27,12 +27,12 @@ def test_the_reference_takes_our_steps():
     with contextlib.ExitStack() as stack:
         for alignment in guides.values():
             stack.enter_context(alignment)
-        for step in range(2):
-            reference.step(step)
-            one_step([ours], guides, Recipe(), step, 100)
-    moved = (ours.x - x).abs() > 0.02
-    assert moved.float().mean() > 0.25  # what lies outside the crops stays
-    assert ((reference.x - ours.x).abs() < 1e-3).float().mean() > 0.99  # Adam's first steps are signs: some pixels' are chance
+        reference.step(0)
+        one_step([ours], guides, Recipe(), 0, 100)
+    gradients = [adam.state[leaf]["exp_avg"].flatten() for adam, leaf in ((reference.adam, reference.x), (ours.adam, ours.x))]
+    assert gradients[0].abs().max() > 0
+    assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.9999
+    assert ((reference.x - ours.x).abs() < 1e-3).float().mean() > 0.95  # a first step of Adam is a sign: some pixels' are chance
 
 
 @pytest.mark.parametrize("name", [*NETS, "mobilenet_v2", "efficientnet_b0"])
