@@ -3,12 +3,14 @@
     python -m recover.data_synthesis --train-dir imagenet/train --output-dir results/prism_r18_ipc10
 """
 
+import torch
+
 from models.networks import check_name, fingerprint
 from models.teachers import load_teachers
 from priors.measured import check_images
 from recover import alignment, ranking
 from recover.args import get_args_parser
-from recover.estimate import seconds_per_image_step
+from recover.estimate import propose_units, seconds_per_image_step
 from recover.group_run import GroupRun
 from recover.settings import RANKED, changed, check, make_law, make_recipe, resolve, unread
 from recover.start import StartFolder, Starts, check_teacher
@@ -68,6 +70,8 @@ def main(argv=None):
         alignments = alignment.build_alignments(guides, bn_teachers, settings, real, folder, device, args.workers,
                                                 Arithmetic(settings["precision"], settings["compile"]))
     print_plan(units, mine, alignments, settings, device)
+    if "units_per_step" not in args.given and mine and alignments and device.type == "cuda":
+        note_units(units, mine[0][0], device)
     total = sum(map(image_steps, mine))
     with progress_bar(total, "recover", " image-steps", unit_scale=True) as bar:
         for group in mine:
@@ -140,6 +144,15 @@ def print_plan(units, mine, alignments, settings, device):
         whole = sum(image_steps([unit]) * step_seconds(unit, seconds) for unit in todo)
         text += f", about {duration(whole)} (timed on one step of each teacher)"
     distributed.print0(text)
+
+
+def note_units(units, unit, device):
+    """Say how many units this GPU has room for; to be called after print_plan, which has run a unit through all teachers."""
+    alike = sum(other.steps == unit.steps and other.ipc_ids[0] == unit.ipc_ids[0] for other in units)
+    count = propose_units(len(unit.classes), torch.cuda.max_memory_allocated(device), torch.cuda.mem_get_info(device)[1], alike)
+    if count > 1:
+        distributed.print0(f"note: this GPU has room for more than a unit of {len(unit.classes)} images in a step: --units-per-step "
+                           f"{count} fills it better. The number is stored with the images; another one may change last bits.")
 
 
 def step_seconds(unit, seconds):

@@ -1,10 +1,12 @@
-"""How long a step takes, measured before the work starts."""
+"""How long a step takes and how much memory, measured before the work starts."""
 
 import time
 
 import torch
 
 CPU_PIXELS = 16 * 224 * 224  # on the CPU time is in proportion to the images from here on
+_FULL = 512  # images in a forward that should fill any GPU; an assumption, not measured
+_USABLE = 0.8  # of a GPU's memory: the allocator needs some room
 
 
 def seconds_per_image_step(alignments, sizes, size, device, compiled=False):
@@ -32,6 +34,16 @@ def seconds_per_image_step(alignments, sizes, size, device, compiled=False):
                 times.append(time.perf_counter() - begin)
         seconds[name] = min(times) / count
     return seconds
+
+
+def propose_units(unit_images, unit_bytes, all_bytes, alike):
+    """Units that should share a forward on a GPU, instead of one.
+
+    unit_images: images of a unit. unit_bytes: what one takes in a step. all_bytes: of the GPU's memory. alike: consecutive units
+    with as many steps; the number divides it, so that a forward always holds as many images (and is compiled once).
+    """
+    room = min(int(_USABLE * all_bytes // unit_bytes), -(-_FULL // unit_images))
+    return max(count for count in range(1, max(1, min(room, alike)) + 1) if alike % count == 0)
 
 
 def _wait(device):
