@@ -152,7 +152,7 @@ def note_units(units, unit, device):
     count = propose_units(len(unit.classes), torch.cuda.max_memory_allocated(device), torch.cuda.mem_get_info(device)[1], alike)
     if count > 1:
         distributed.print0(f"note: this GPU has room for more than a unit of {len(unit.classes)} images in a step: "
-                           f"--units-per-step {count} fills it better. The number is stored with the images; another one may change last bits.")
+                           f"--units-per-step {count} fills it better. It is stored with the images and may change last bits.")
 
 
 def step_seconds(unit, seconds):
