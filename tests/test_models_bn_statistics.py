@@ -124,6 +124,23 @@ def test_batch_norm_with_statistics_against_float64_autograd(how, layout, sizes,
     torch.testing.assert_close(gradient.double(), expected_gradient, rtol=tolerance, atol=tolerance * expected_gradient.abs().max())
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("how", FORWARDS)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("mean", "tolerance"), [(0, 1e-5), (1000, 5e-3)])
+def test_batch_norm_with_statistics_on_a_gpu(how, layout, mean, tolerance):
+    generator, sizes = torch.Generator().manual_seed(1), [20, 20]
+    z = torch.randn(40, 16, 28, 28, generator=generator) + mean
+    weights = [torch.randn(40, 16, 28, 28, generator=generator), *(100 * torch.randn(2, 2, 16, generator=generator))]
+    expected, expected_gradient = with_gradient(written_out, z.double(), layer_of(16, torch.float64), sizes, weights)
+    on_gpu, layer = z.cuda().contiguous(memory_format=layout), layer_of(16, torch.float32).cuda()
+    found, gradient = with_gradient(FORWARDS[how], on_gpu, layer, sizes, [w.cuda() for w in weights])
+    for value, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(value.cpu().double(), wanted, rtol=tolerance, atol=2e-6 * max(1, mean))
+    torch.testing.assert_close(gradient.cpu().double(), expected_gradient, rtol=tolerance,
+                               atol=tolerance * float(expected_gradient.abs().max()))
+
+
 def test_batch_norm_with_statistics_in_float64_to_the_last_digits():
     z, layer = torch.randn(4, 2, 3, 3, dtype=torch.float64, requires_grad=True), layer_of(2, torch.float64, affine=False)
     assert torch.autograd.gradcheck(lambda t: with_statistics(t, layer, [3, 1]), (z,))

@@ -10,7 +10,7 @@ from priors.density import density
 from recover import losses
 from recover.alignment import NormAlignment
 from recover.loss_log import LossLog, first_bad_term
-from recover.synthesize import Part, Recipe, UnitState, apply_augmentation, draw_augmentation, step_gradient, synthesize
+from recover.synthesize import Part, Recipe, UnitState, apply_augmentation, draw_augmentation, one_step, step_gradient, synthesize
 from recover.teacher_pool import TeacherLaw, Teachers
 from recover.units import Unit
 from utils import images
@@ -136,6 +136,26 @@ def test_bfloat16_takes_nearly_the_same_gradient():
         gradients[precision] = leaf.grad.flatten()
     assert nn.functional.cosine_similarity(*gradients.values(), dim=0) > 0.98
     assert not torch.equal(*gradients.values())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("arithmetic", [Arithmetic(), Arithmetic("bf16"), Arithmetic("bf16", compile=True)], ids=str)
+def test_no_step_waits_for_a_gpu(arithmetic):
+    u, recipe = unit(bn_teachers=("s",), logit="s", steps=30), Recipe(jitter=3)
+    network = build("shufflenet_v2_x0_5", 4, seed=("gpu",)).eval().requires_grad_(False).cuda()
+    x = images.clamp_(torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))).cuda()
+    state = UnitState(u, x, torch.tensor(u.classes).cuda())
+    with NormAlignment(network, arithmetic=arithmetic) as alignment:
+        for step in range(1, 3):  # compilation and first calls may wait
+            one_step([state], {"s": alignment}, recipe, step, 100)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for step in range(3, 8):
+                one_step([state], {"s": alignment}, recipe, step, 100)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert torch.isfinite(state.x).all()
+    assert not torch.equal(state.x, x)
 
 
 def test_a_net_without_batch_norm_need_not_be_loaded():
