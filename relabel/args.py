@@ -4,7 +4,7 @@ released code differ."""
 from models.ensemble import RULES
 from relabel.presets import PRESETS, TEACHERS
 from utils import options
-from utils.soft_labels import NUMBER_FORMATS
+from utils.label_formats import FORMATS
 
 
 def get_args_parser():
@@ -14,8 +14,11 @@ def get_args_parser():
     data.add_argument("--train-dir", type=options.path,
                       help="distilled images, one folder per class, of any tool (default: OUTPUT_DIR/images)")
     data.add_argument("--fkd-path", type=options.path, help="where the labels go (default: OUTPUT_DIR/labels)")
-    data.add_argument("--label-format", choices=sorted(NUMBER_FORMATS), default="fp16",
-                      help="numbers that logits are stored as; fp16 in the released code")
+    data.add_argument("--label-format", choices=FORMATS, default="fp16",
+                      help="numbers that logits are stored as: fp16 as in the released code; int8 in 254 steps between the ends of "
+                           "each row, half of the bytes; topk: the largest logits of each row in fp16, and the mean of the others")
+    data.add_argument("--label-top-k", type=options.positive_int, metavar="K",
+                      help="with --label-format topk: logits kept of each row, at most the number of classes; 4 bytes each")
     data.add_argument("--label-store", choices=["files", "none"], default="files",
                       help="none: write the recipe alone (labels.json); validate then makes the same numbers on the fly")
 

@@ -12,13 +12,15 @@ from models.ensemble import Ensemble
 from models.networks import fingerprint
 from models.teachers import load_teachers, weights_folder
 from relabel.args import get_args_parser
+from relabel.background import Background
 from relabel.preview import save_preview
 from utils import datasets, distributed, options, run_folder
 from utils.distilled import DistilledImages
 from utils.epoch_plan import ALPHA, batch_slice, draw_plan, mixed_batch
 from utils.errors import UserError, run_entry
+from utils.label_formats import label_format
 from utils.progress import duration, progress_bar
-from utils.soft_labels import EpochLabels, LabelWriter, epoch_bytes, epoch_file, plan_options, recipe_hash
+from utils.soft_labels import EpochLabels, LabelWriter, epoch_bytes, epoch_file, format_of, plan_options, recipe_hash
 
 
 def main(argv=None):
@@ -63,13 +65,14 @@ def resolve(args, images):
     """The options that change the labels, with defaults that depend on the data filled in."""
     if args.mix_type == "none" and args.mix_alpha is not None:
         raise UserError("--mix-alpha is not read with --mix-type none. Leave it out.")
+    label_format(args.label_format, len(images.classes), args.label_top_k)  # refuses what does not go together
     flip = 0.5 if images.dataset is None or datasets.has_flips(images.dataset) else 0.0
     return {
         "teachers": args.teachers[:1] if args.ensemble == "single" else args.teachers, "ensemble": args.ensemble,
         "fkd_seed": args.fkd_seed, "batch_size": args.batch_size, "min_scale_crops": args.min_scale_crops,
         "flip_prob": flip if args.flip_prob is None else args.flip_prob, "mix_type": args.mix_type,
         "mix_alpha": args.mix_alpha or ALPHA[args.mix_type], "image_size": images.image_size,
-        "label_format": args.label_format,
+        "label_format": args.label_format, **({"label_top_k": args.label_top_k} if args.label_format == "topk" else {}),
     }
 
 
@@ -106,7 +109,7 @@ class Labelling:
     def __init__(self, folder, settings, images, ensemble, recipe, device):
         self.folder, self.settings, self.images, self.ensemble = folder, settings, images, ensemble
         self.recipe, self.device = recipe, device
-        self.options, self.classes = plan_options(settings, len(images)), len(images.classes)
+        self.options, self.number_format = plan_options(settings, len(images)), format_of(settings, len(images.classes))
 
     @functools.cached_property
     def pixels(self):
@@ -119,7 +122,7 @@ class Labelling:
         if not path.exists():
             return False
         try:
-            EpochLabels(path, epoch, self.options, self.classes, self.settings["label_format"], self.recipe)
+            EpochLabels(path, epoch, self.options, self.number_format, self.recipe)
         except UserError as error:
             distributed.print0(f"made anew: {error}")
             return False
@@ -127,14 +130,15 @@ class Labelling:
 
     def space(self, todo):
         """Bytes that these epochs take, and bytes that the disk has."""
-        needed = len(todo) * epoch_bytes(self.options, self.classes, self.settings["label_format"])
+        needed = len(todo) * epoch_bytes(self.options, self.number_format)
         return needed, run_folder.free_bytes(self.folder)
 
     def print_space(self, todo, epochs):
         """Say how many bytes will be written."""
         needed, free = self.space(todo)
-        distributed.print0(f"relabel: {len(self.images):,} images of {self.classes:,} classes, {epochs - len(todo)} of {epochs} "
-                           f"epochs finished; {size_words(needed)} to write, {size_words(free)} free")
+        finished = f"{epochs - len(todo)} of {epochs} epochs finished"
+        distributed.print0(f"relabel: {len(self.images):,} images of {self.number_format.classes:,} classes, {finished}; "
+                           f"{size_words(needed)} to write, {size_words(free)} free")
 
     def check_space(self, todo):
         """Refuse epochs that the disk has no room for."""
@@ -162,24 +166,25 @@ class Labelling:
         return self.ensemble(mixed_batch(self.pixels, plan, self.options, batch))
 
     def run(self, epochs):
-        """Label epochs one after the other."""
-        with progress_bar(len(epochs) * len(self.images), "relabel", " images", unit_scale=True) as bar:
+        """Label epochs one after the other; files are written, synced and named by a thread beside it."""
+        with (progress_bar(len(epochs) * len(self.images), "relabel", " images", unit_scale=True) as bar,
+              Background(functools.partial(self.write, epochs)) as background):
             for epoch in epochs:
                 bar.set_postfix_str(f"epoch {epoch}", refresh=False)
-                self.run_epoch(epoch, bar)
+                plan = draw_plan(self.options, epoch)
+                background.put(plan)
+                for batch in range(self.options.batches):
+                    logits = ToCpu(self.label(plan, batch))
+                    background.put(logits)
+                    bar.update(len(logits))
 
-    def run_epoch(self, epoch, bar):
-        plan = draw_plan(self.options, epoch)
-        with LabelWriter(epoch_file(self.folder, epoch), epoch, plan, self.options, self.classes,
-                         self.settings["label_format"], self.recipe) as writer:
-            waiting = None
-            for batch in range(self.options.batches):
-                logits = ToCpu(self.label(plan, batch))
-                if waiting is not None:  # a batch is written while the GPU works on the next
-                    writer.write(batch - 1, waiting.get())
-                waiting = logits
-                bar.update(len(waiting))
-            writer.write(self.options.batches - 1, waiting.get())
+    def write(self, epochs, items):
+        """Write what `run` makes. items: an iterator of each epoch's plan and then its batches, as ToCpu."""
+        for epoch in epochs:
+            plan = next(items)
+            with LabelWriter(epoch_file(self.folder, epoch), epoch, plan, self.options, self.number_format, self.recipe) as writer:
+                for batch in range(self.options.batches):
+                    writer.write(batch, next(items).get())
 
     def preview(self):
         """labels/preview.png: some views of the first batch with the ensemble's answers. Written once, by rank 0."""

@@ -15,8 +15,9 @@ from utils import soft_labels
 from utils.distilled import DistilledImages, load
 from utils.epoch_plan import draw_plan, mixed_batch
 from utils.errors import UserError
+from utils.label_formats import through_format
 from utils.run_folder import write_json
-from utils.soft_labels import LabelStore, through_format
+from utils.soft_labels import LabelStore
 
 CLASSES = ["new000", "new001", "new002"]
 TEACHERS = ["squeezenet1_1", "shufflenet_v2_x0_5"]
@@ -70,10 +71,11 @@ def test_same_command_twice_gives_the_same_bytes(made, whole, tmp_path):
 
 @pytest.mark.parametrize(("rule", "mix", "number_format"), [
     ("equal_energy", "cutmix", "fp16"), ("equal_energy", "cutmix", "fp32"), ("primary_half", "mixup", "fp32"),
-    ("single", "none", "fp16")])
+    ("single", "none", "fp16"), ("equal_energy", "cutmix", "int8"), ("equal_energy", "cutmix", "topk")])
 def test_on_the_fly_equals_stored(made, tmp_path, rule, mix, number_format):
     """What validate computes from labels.json is what the files say: pixels and logits, to the last bit."""
-    main(command(made, tmp_path, "--label-format", number_format, "--ensemble", rule, "--mix-type", mix, "--epochs", "2"))
+    more = ["--label-top-k", "2"] if number_format == "topk" else []
+    main(command(made, tmp_path, "--label-format", number_format, *more, "--ensemble", rule, "--mix-type", mix, "--epochs", "2"))
     images = DistilledImages(made / "images")
     store = LabelStore(tmp_path / "labels", images)
     options = store.plan_options
@@ -84,7 +86,7 @@ def test_on_the_fly_equals_stored(made, tmp_path, rule, mix, number_format):
         assert stored.plan == plan
         for batch in range(options.batches):
             views = mixed_batch(lambda i: images.pixels[i], plan, options, batch)
-            assert torch.equal(through_format(ensemble(views), number_format), stored.batch(batch))
+            assert torch.equal(through_format(ensemble(views), store.number_format), stored.batch(batch))
 
 
 def test_teachers_saw_the_pixels_that_a_reader_sees(made, tmp_path, monkeypatch):
@@ -178,6 +180,10 @@ def test_store_none_writes_the_recipe_alone(made, whole, tmp_path):
     (["--ensemble", "mean"], 'was made with ensemble = "equal_energy", now ensemble = "mean"'),
     (["--mix-type", "mixup"], "was made with mix_alpha = 1.0, now mix_alpha = 0.8"),
     (["--label-format", "fp32"], 'was made with label_format = "fp16"'),
+    (["--label-format", "topk", "--label-top-k", "2"], 'was made with label_format = "fp16"'),
+    (["--label-format", "topk"], "how many logits of a row are kept. Give --label-top-k, too"),
+    (["--label-format", "topk", "--label-top-k", "4"], "--label-top-k 4: there are 3 classes. Give at most 3"),
+    (["--label-top-k", "2"], "--label-top-k 2 is not read with --label-format fp16"),
     (["--mix-type", "none", "--mix-alpha", "1"], "--mix-alpha is not read with --mix-type none"),
     (["--batch-size", "0"], "--batch-size: found 0, expected at least 1"),
     (["--min-scale-crops", "0"], "expected more than 0"),

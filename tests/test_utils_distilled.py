@@ -9,24 +9,27 @@ from torch.utils.data import DataLoader
 from utils.distilled import DistilledImages, load
 from utils.epoch_plan import batch_slice, draw_plan, mixed_batch
 from utils.errors import UserError
+from utils.label_formats import FORMATS, label_format, through_format
 from utils.run_folder import versions, write_json
-from utils.soft_labels import LabelWriter, epoch_file, plan_options, recipe_hash, through_format
+from utils.soft_labels import LabelWriter, epoch_file, format_of, plan_options, recipe_hash
 
 CLASSES = ("new000", "new001", "new002")
 
 
-def make_run(root, mix="cutmix", epochs=2, batch_size=4, store="files"):
+def make_run(root, mix="cutmix", epochs=2, batch_size=4, store="files", label="fp16"):
     """A run folder of 9 random images with random logits."""
     tiny.image_folder(root / "images", CLASSES, 3, size=(24, 24))
     images = DistilledImages(root / "images")
     options = {"teachers": ["resnet18"], "ensemble": "single", "fkd_seed": 42, "batch_size": batch_size, "min_scale_crops": 0.25,
-               "flip_prob": 0.5, "mix_type": mix, "mix_alpha": 0.8, "image_size": 24, "label_format": "fp16"}
+               "flip_prob": 0.5, "mix_type": mix, "mix_alpha": 0.8, "image_size": 24, "label_format": label}
+    if label == "topk":
+        options["label_top_k"] = 2
     content = {"options": options, "store": store, "teacher_weights": "x", "versions": versions(),
                "identity": {"images": images.identity, "teachers": {}}}
     write_json(root / "labels/labels.json", content)
     plans = plan_options(options, len(images))
     for epoch in range(epochs):
-        with LabelWriter(epoch_file(root / "labels", epoch), epoch, draw_plan(plans, epoch), plans, 3, "fp16",
+        with LabelWriter(epoch_file(root / "labels", epoch), epoch, draw_plan(plans, epoch), plans, format_of(options, 3),
                          recipe_hash(content)) as writer:
             for batch in range(plans.batches):
                 writer.write(batch, fake_logits(plans, epoch, batch))
@@ -38,9 +41,11 @@ def fake_logits(plans, epoch, batch):
     return torch.randn(rows.stop - rows.start, 3, generator=torch.Generator().manual_seed(100 * epoch + batch))
 
 
-@pytest.mark.parametrize("mix", ["cutmix", "mixup", "none"])
-def test_load_replays_the_plan_bit_for_bit(tmp_path, mix):
-    images, plans = make_run(tmp_path, mix)
+@pytest.mark.parametrize(("mix", "label"), [("cutmix", "fp16"), ("mixup", "fp16"), ("none", "fp16"),
+                                            *(("cutmix", label) for label in FORMATS if label != "fp16")])
+def test_load_replays_the_plan_bit_for_bit(tmp_path, mix, label):
+    images, plans = make_run(tmp_path, mix, label=label)
+    number_format = label_format(label, 3, 2 if label == "topk" else None)
     data = load(tmp_path)
     assert (len(data), data.epochs, data.batch_size, data.classes) == (9, [0, 1], 4, list(CLASSES))
     for epoch in (1, 0):
@@ -49,7 +54,7 @@ def test_load_replays_the_plan_bit_for_bit(tmp_path, mix):
         for batch, (views, soft, classes) in enumerate(DataLoader(data, data.batch_size)):
             at = batch_slice(plans, batch)
             assert torch.equal(views, mixed_batch(lambda i: images.pixels[i], plan, plans, batch))
-            assert torch.equal(soft, through_format(fake_logits(plans, epoch, batch), "fp16"))
+            assert torch.equal(soft, through_format(fake_logits(plans, epoch, batch), number_format))
             assert torch.equal(classes, images.labels[plan.order[at]])
         assert batch == 2
 

@@ -9,9 +9,9 @@ from safetensors.torch import load_file
 
 from utils.epoch_plan import PlanOptions, batch_slice, draw_plan
 from utils.errors import UserError
+from utils.label_formats import FORMATS, label_format, through_format
 from utils.run_folder import write_json
 from utils.soft_labels import (
-    NUMBER_FORMATS,
     EpochLabels,
     LabelStore,
     LabelWriter,
@@ -19,11 +19,11 @@ from utils.soft_labels import (
     epoch_bytes,
     epoch_file,
     recipe_hash,
-    through_format,
 )
 
 OPTIONS = PlanOptions(images=13, size=16, batch_size=5)
 CLASSES = 7
+FORMAT = {name: label_format(name, CLASSES, 3 if name == "topk" else None) for name in FORMATS}
 
 
 def logits(seed=0, images=13):
@@ -32,7 +32,7 @@ def logits(seed=0, images=13):
 
 def write(folder, epoch=0, number_format="fp16", options=OPTIONS, values=None, stop_at=None, recipe=None):
     path, values = epoch_file(folder, epoch), logits(epoch, options.images) if values is None else values
-    with LabelWriter(path, epoch, draw_plan(options, epoch), options, CLASSES, number_format, recipe) as writer:
+    with LabelWriter(path, epoch, draw_plan(options, epoch), options, FORMAT[number_format], recipe) as writer:
         for batch in range(options.batches):
             if batch == stop_at:
                 raise KeyboardInterrupt
@@ -41,7 +41,7 @@ def write(folder, epoch=0, number_format="fp16", options=OPTIONS, values=None, s
 
 
 def read(path, epoch=0, number_format="fp16", options=OPTIONS, recipe=None):
-    return EpochLabels(path, epoch, options, CLASSES, number_format, recipe)
+    return EpochLabels(path, epoch, options, FORMAT[number_format], recipe)
 
 
 class Images:
@@ -61,11 +61,11 @@ def labels_json(folder, store="files", **changed):
     return content
 
 
-@pytest.mark.parametrize("number_format", NUMBER_FORMATS)
+@pytest.mark.parametrize("number_format", FORMATS)
 def test_written_and_read_back(tmp_path, number_format):
     epoch = read(write(tmp_path, 3, number_format), 3, number_format)
     for batch in range(3):
-        expected = through_format(logits(3)[batch_slice(OPTIONS, batch)], number_format)
+        expected = through_format(logits(3)[batch_slice(OPTIONS, batch)], FORMAT[number_format])
         assert torch.equal(epoch.batch(batch), expected)
         assert epoch.batch(batch).dtype == torch.float32
     assert epoch.plan == draw_plan(OPTIONS, 3)
@@ -74,26 +74,24 @@ def test_written_and_read_back(tmp_path, number_format):
         epoch.batch(3)
 
 
-def test_through_format():
-    values = logits()
-    assert torch.equal(through_format(values, "fp32"), values)
-    assert torch.equal(through_format(values, "fp16"), values.half().float())
-    assert not torch.equal(through_format(values, "fp16"), values)
-
-
-@pytest.mark.parametrize("number_format", NUMBER_FORMATS)
+@pytest.mark.parametrize("number_format", FORMATS)
 def test_any_safetensors_reader_opens_it(tmp_path, number_format):
     path = write(tmp_path, 0, number_format)
     tensors = load_file(path)
-    assert torch.equal(tensors["logits"], logits().to(NUMBER_FORMATS[number_format]))
+    whole = FORMAT[number_format].encode(logits())
+    assert set(tensors) == {*whole, "crc32", "order", "crops", "flips", "partners", "lams", "boxes"}
+    for name, expected in whole.items():
+        assert tensors[name].dtype == expected.dtype
+        assert torch.equal(tensors[name], expected)
     assert torch.equal(tensors["order"], draw_plan(OPTIONS, 0).order.int())
     size = path.stat().st_size
-    assert 0 < size - epoch_bytes(OPTIONS, CLASSES, number_format) < 2000  # the header
+    assert 0 < size - epoch_bytes(OPTIONS, FORMAT[number_format]) < 2000  # the header
 
 
 def test_epoch_bytes_of_the_paper():
     options = PlanOptions(images=10000, size=224)  # IPC 10
-    assert 300 * epoch_bytes(options, 1000, "fp16") == pytest.approx(6.0e9, rel=0.02)
+    for name, top_k, expected in (("fp32", None, 12.1e9), ("fp16", None, 6.1e9), ("int8", None, 3.1e9), ("topk", 100, 1.3e9)):
+        assert 300 * epoch_bytes(options, label_format(name, 1000, top_k)) == pytest.approx(expected, rel=0.01)
 
 
 def test_same_bytes_twice(tmp_path):
@@ -131,23 +129,34 @@ def test_writer_refuses_gaps(tmp_path):
     plan = draw_plan(OPTIONS, 0)
     path = epoch_file(tmp_path, 0)
     with (pytest.raises(ValueError, match="expected batch 0"),
-          LabelWriter(path, 0, plan, OPTIONS, CLASSES, "fp16") as writer):
+          LabelWriter(path, 0, plan, OPTIONS, FORMAT["fp16"]) as writer):
         writer.write(1, logits()[5:10])
     with (pytest.raises(ValueError, match="expected batch 0 of .5, 7."),
-          LabelWriter(path, 0, plan, OPTIONS, CLASSES, "fp16") as writer):
+          LabelWriter(path, 0, plan, OPTIONS, FORMAT["fp16"]) as writer):
         writer.write(0, logits()[:4])
     with (pytest.raises(ValueError, match="1 batches written, expected 3"),
-          LabelWriter(path, 0, plan, OPTIONS, CLASSES, "fp16") as writer):
+          LabelWriter(path, 0, plan, OPTIONS, FORMAT["fp16"]) as writer):
         writer.write(0, logits()[:5])
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("value", "sentence"), [(math.nan, "not finite"), (math.inf, "not finite"), (1e5, "--label-format fp32")])
-def test_writer_refuses_what_does_not_fit(tmp_path, value, sentence):
+@pytest.mark.parametrize("number_format", FORMATS)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_writer_refuses_what_is_not_finite(tmp_path, number_format, value):
     values = logits()
     values[11, 3] = value
-    with pytest.raises(UserError, match=f"epoch 0, batch 2: .*{sentence}"):
-        write(tmp_path, values=values)
+    with pytest.raises(UserError, match="epoch 0, batch 2: the teachers' logits are not finite"):
+        write(tmp_path, 0, number_format, values=values)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("number_format", "value"), [("fp16", 1e5), ("topk", 1e5), ("topk", -1e5), ("int8", 3e38)])
+def test_writer_refuses_what_does_not_fit(tmp_path, number_format, value):
+    values = logits()
+    values[11, 3], values[11, 4] = value, -value / 2
+    with pytest.raises(UserError, match=rf"epoch 0, batch 2: a logit of {abs(value):.3g}".replace("+", r"\+") +
+                       rf" does not fit in {number_format}. Use --label-format fp32"):
+        write(tmp_path, 0, number_format, values=values)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -174,7 +183,24 @@ def test_other_batch_size_epoch_format_classes(tmp_path):
     with pytest.raises(UserError, match="format fp16, expected fp32"):
         read(path, number_format="fp32")
     with pytest.raises(UserError, match="classes 7, expected 8"):
-        EpochLabels(path, 0, OPTIONS, 8, "fp16")
+        EpochLabels(path, 0, OPTIONS, label_format("fp16", 8))
+
+
+def test_other_top_k(tmp_path):
+    path = write(tmp_path, 0, "topk")
+    with pytest.raises(UserError, match="top_k 3, expected 4 as labels.json says"):
+        EpochLabels(path, 0, OPTIONS, label_format("topk", CLASSES, 4))
+    with pytest.raises(UserError, match="classes 7, expected 8 as labels.json says"):
+        EpochLabels(path, 0, OPTIONS, label_format("topk", 8, 3))
+    with pytest.raises(UserError, match="format topk, expected int8"):
+        read(path, 0, "int8")
+
+
+def test_a_tensor_that_does_not_belong(tmp_path):
+    path = write(tmp_path, 0, "int8")
+    path.write_bytes(path.read_bytes().replace(b'"scale"', b'"scala"'))
+    with pytest.raises(UserError, match="not a label file of this project"):
+        read(path, 0, "int8")
 
 
 def test_file_of_another_run(tmp_path):
@@ -212,10 +238,11 @@ def flip_bit(path, tensor, element):
     path.write_bytes(data)
 
 
-def test_one_wrong_bit_is_noticed(tmp_path):
-    path = write(tmp_path)
-    flip_bit(path, "logits", 6 * CLASSES)  # image 6, in batch 1
-    epoch = read(path)
+@pytest.mark.parametrize(("number_format", "tensor"), [(name, tensor) for name in FORMATS for tensor in FORMAT[name].columns])
+def test_one_wrong_bit_is_noticed(tmp_path, number_format, tensor):
+    path = write(tmp_path, 0, number_format)
+    flip_bit(path, tensor, 6 * (FORMAT[number_format].columns[tensor][1] or 1))  # image 6, in batch 1
+    epoch = read(path, 0, number_format)
     epoch.batch(0)
     epoch.batch(2)
     with pytest.raises(UserError, match="epoch_000: batch 1 does not match its checksum"):
@@ -247,8 +274,9 @@ def test_store(tmp_path):
     store = LabelStore(tmp_path, Images())
     assert store.plan_options == OPTIONS
     assert store.options["teacher_weights"] == "IMAGENET1K_V1"
-    assert (store.epochs, store.teachers, store.store, store.number_format) == ([0, 1, 2], {"resnet18": "ab"}, "files", "fp16")
-    assert torch.equal(store.epoch(2).batch(1), through_format(logits(2)[5:10], "fp16"))
+    assert (store.epochs, store.teachers, store.store) == ([0, 1, 2], {"resnet18": "ab"}, "files")
+    assert store.number_format == FORMAT["fp16"]
+    assert torch.equal(store.epoch(2).batch(1), through_format(logits(2)[5:10], FORMAT["fp16"]))
     store.check(3, batch_size=5)
     with pytest.raises(UserError, match="batches of 5 images, --batch-size is 4"):
         store.check(3, batch_size=4)
@@ -278,6 +306,17 @@ def test_no_or_damaged_labels_json(tmp_path):
     write_json(tmp_path / "labels.json", {"options": {}})
     with pytest.raises(UserError, match="labels.json: does not say 'teacher_weights'"):
         LabelStore(tmp_path, Images())
+    labels_json(tmp_path, label_format="int4")
+    with pytest.raises(UserError, match="labels.json: does not say 'int4'"):
+        LabelStore(tmp_path, Images())
+
+
+def test_store_of_top_k(tmp_path):
+    content = labels_json(tmp_path, label_format="topk", label_top_k=3)
+    write(tmp_path, 0, "topk", recipe=recipe_hash(content))
+    store = LabelStore(tmp_path, Images())
+    store.check(1)
+    assert torch.equal(store.epoch(0).batch(2), through_format(logits()[10:], FORMAT["topk"]))
 
 
 @pytest.mark.parametrize(("images", "sentence"), [

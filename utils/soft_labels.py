@@ -1,10 +1,13 @@
 """Soft labels on disk: one safetensors file an epoch, and labels.json with what they belong to.
 
 epoch_000.safetensors holds, for N images in batches of B and C classes:
-  logits [N, C]        raw logits of the mixed views, in the order of the plan; fp16 or fp32
-  crc32 int64 [ceil(N/B)]   of the stored bytes of each batch's logits
+  logits [N, C]        raw logits of the mixed views, in the order of the plan; fp16 or fp32, or one of
+      int8: logits int8 [N, C], scale and offset fp32 [N]: offset + scale * logits
+      topk: logits fp16 [N, K], classes int16 or int32 [N, K], rest fp32 [N] for all other classes  (utils.label_formats)
+  crc32 int64 [ceil(N/B)]   of the bytes stored of each batch's labels, tensor after tensor
   order, crops, flips, partners, lams, boxes    the plan of the epoch (utils.epoch_plan)
-  header "about": epoch, batch_size, format, CRC-32 of the plan, recipe (hash of what labels.json says)
+  header "about": epoch, batch_size, format (topk: classes and top_k, too), CRC-32 of the plan, recipe (hash of what
+      labels.json says)
 Any safetensors reader opens it. Files are streamed (memory stays flat) and read a batch at a time.
 """
 
@@ -21,18 +24,14 @@ from safetensors import SafetensorError, safe_open
 
 from utils.epoch_plan import EpochPlan, PlanOptions, batch_slice
 from utils.errors import UserError
+from utils.label_formats import label_format, row_bytes
 from utils.run_folder import read_json, written_whole
 
-NUMBER_FORMATS = {"fp32": torch.float32, "fp16": torch.float16}
-_TYPE_NAMES = {torch.float32: "F32", torch.float16: "F16", torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8"}
+_TYPE_NAMES = {torch.float32: "F32", torch.float16: "F16", torch.int64: "I64", torch.int32: "I32", torch.int16: "I16",
+               torch.int8: "I8", torch.uint8: "U8"}
 _RUN_AGAIN = "Was relabel stopped? Run it again: finished epochs are skipped."
 _OTHER_RUN = "Was it copied from another run? Remove it and run relabel again."
 _PLAN = ("order", "crops", "flips", "partners", "lams", "boxes")
-
-
-def through_format(logits, number_format):
-    """What a reader gets back after `logits` were stored in this number format: float32, same shape and device."""
-    return logits.to(NUMBER_FORMATS[number_format]).float()
 
 
 def epoch_file(folder, epoch):
@@ -40,26 +39,26 @@ def epoch_file(folder, epoch):
     return Path(folder) / f"epoch_{epoch:03d}.safetensors"
 
 
-def epoch_bytes(options, classes, number_format):
-    """Bytes of one epoch's file, but for its header (about 1 kB). options: PlanOptions."""
-    per_image = classes * NUMBER_FORMATS[number_format].itemsize + 4 + 16 + 1 + 4
+def epoch_bytes(options, number_format):
+    """Bytes of one epoch's file, but for its header (about 1 kB). options: PlanOptions. number_format: of utils.label_formats."""
+    per_image = row_bytes(number_format) + 4 + 16 + 1 + 4
     return options.images * per_image + options.batches * (8 + 4 + 16)
 
 
 class LabelWriter:
     """Streams the labels of one epoch to a file that appears whole, after the last batch, or not at all.
 
-        with LabelWriter(path, epoch, plan, options, classes, "fp16") as writer:
+        with LabelWriter(path, epoch, plan, options, label_format("fp16", classes)) as writer:
             writer.write(0, logits)  # then 1, 2, ... in order
 
-    classes: number of columns C. recipe: recipe_hash of labels.json, so that a file of another run is told apart; None is
+    number_format: of utils.label_formats. recipe: recipe_hash of labels.json, so that a file of another run is told apart; None is
     not checked. Raises UserError for logits that are not finite or do not fit the number format.
     """
 
-    def __init__(self, path, epoch, plan, options, classes, number_format, recipe=None):
+    def __init__(self, path, epoch, plan, options, number_format, recipe=None):
         self.path, self.epoch, self.plan, self.options = Path(path), epoch, plan, options
-        self.classes, self.number_format, self.recipe = classes, number_format, recipe
-        self._crcs = []
+        self.number_format, self.recipe = number_format, recipe
+        self._crcs, self._begin = [], {}
 
     def __enter__(self):
         self._stack = contextlib.ExitStack()
@@ -73,39 +72,43 @@ class LabelWriter:
         return self
 
     def _write_beginning(self):
-        """Header, a place for the CRCs, and the plan. Tensors lie in falling order of alignment, safetensors' own order."""
-        dtype, plan = NUMBER_FORMATS[self.number_format], self.plan.tensors()
-        flips = plan.pop("flips")
+        """Header and plan, with places for CRCs and labels. Tensors lie in falling order of alignment, safetensors' own order."""
+        plan, images = self.plan.tensors(), self.options.images
         entries = [("crc32", torch.int64, [self.options.batches])]
-        entries += [(name, t.dtype, list(t.shape)) for name, t in plan.items()]
-        entries += [("logits", dtype, [self.options.images, self.classes]), ("flips", flips.dtype, list(flips.shape))]
-        about = {"epoch": self.epoch, "batch_size": self.options.batch_size, "format": self.number_format,
-                 "recipe": self.recipe, "plan_crc32": _plan_crc(self.plan.tensors())}
+        entries += [(name, plan[name].dtype, list(plan[name].shape)) for name in _PLAN]
+        entries += [(name, dtype, [images, *([count] if count else [])])
+                    for name, (dtype, count) in self.number_format.columns.items()]
+        about = {"epoch": self.epoch, "batch_size": self.options.batch_size, "format": self.number_format.name,
+                 "recipe": self.recipe, "plan_crc32": _plan_crc(plan)}
+        if self.number_format.top_k:
+            about |= {"classes": self.number_format.classes, "top_k": self.number_format.top_k}
         header, end = {"__metadata__": {"about": json.dumps(about, sort_keys=True)}}, 0
-        for name, entry_dtype, shape in entries:
-            begin, end = end, end + entry_dtype.itemsize * torch.Size(shape).numel()
-            header[name] = {"dtype": _TYPE_NAMES[entry_dtype], "shape": shape, "data_offsets": [begin, end]}
+        for name, dtype, shape in sorted(entries, key=lambda entry: -entry[1].itemsize):
+            begin, end = end, end + dtype.itemsize * torch.Size(shape).numel()
+            header[name] = {"dtype": _TYPE_NAMES[dtype], "shape": shape, "data_offsets": [begin, end]}
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)
+        self._begin = {name: 8 + len(text) + header[name]["data_offsets"][0] for name, _, _ in entries}
         self._file.write(struct.pack("<Q", len(text)) + text)
-        self._crc_position = self._file.tell()
-        self._file.write(bytes(8 * self.options.batches))
-        for tensor in plan.values():
-            self._file.write(_bytes(tensor))
-        self._flips = flips
+        for name in _PLAN:
+            self._write_at(name, 0, _bytes(plan[name]))
+
+    def _write_at(self, name, offset, data):
+        self._file.seek(self._begin[name] + offset)
+        self._file.write(data)
 
     def write(self, batch, logits):
         """Append the logits [B, C] of a batch, any float type, any device."""
         rows = batch_slice(self.options, batch)
-        expected = (rows.stop - rows.start, self.classes)
+        expected = (rows.stop - rows.start, self.number_format.classes)
         if batch != len(self._crcs) or tuple(logits.shape) != expected:
             raise ValueError(f"batch {batch} of {tuple(logits.shape)}, expected batch {len(self._crcs)} of {expected}")
-        stored = logits.detach().to("cpu", NUMBER_FORMATS[self.number_format])
-        if not torch.isfinite(stored).all():
-            raise UserError(_not_finite(self.epoch, batch, logits, self.number_format))
-        data = _bytes(stored)
-        self._crcs.append(zlib.crc32(data))
-        self._file.write(data)
+        stored = self.number_format.encode(logits.detach().cpu())
+        if not all(torch.isfinite(t).all() for t in stored.values() if t.is_floating_point()):
+            raise UserError(_not_finite(self.epoch, batch, logits, self.number_format.name))
+        self._crcs.append(_labels_crc(stored))
+        for name, tensor in stored.items():
+            self._write_at(name, rows.start * (tensor.nbytes // len(tensor)), _bytes(tensor))
 
     def __exit__(self, kind, error, trace):
         if kind is None:
@@ -119,9 +122,7 @@ class LabelWriter:
     def _write_end(self):
         if len(self._crcs) != self.options.batches:
             raise ValueError(f"{len(self._crcs)} batches written, expected {self.options.batches}")
-        self._file.write(_bytes(self._flips))
-        self._file.seek(self._crc_position)
-        self._file.write(_bytes(torch.tensor(self._crcs, dtype=torch.int64)))
+        self._write_at("crc32", 0, _bytes(torch.tensor(self._crcs, dtype=torch.int64)))
 
 
 def _not_finite(epoch, batch, logits, number_format):
@@ -143,12 +144,19 @@ def _plan_crc(tensors):
     return crc
 
 
+def _labels_crc(stored):
+    crc = 0
+    for tensor in stored.values():
+        crc = zlib.crc32(_bytes(tensor), crc)
+    return crc
+
+
 class EpochLabels:
     """The labels of one epoch. The header is checked on opening, plan and batches when they are read."""
 
-    def __init__(self, path, epoch, options, classes, number_format, recipe=None):
+    def __init__(self, path, epoch, options, number_format, recipe=None):
         self.path, self.epoch, self.options = Path(path), epoch, options
-        self.classes, self.number_format, self.recipe = classes, number_format, recipe
+        self.number_format, self.recipe = number_format, recipe
         self._file = self._crcs = None
         self._check_header()
 
@@ -175,14 +183,14 @@ class EpochLabels:
         try:
             about = json.loads((file.metadata() or {})["about"])
             shapes = {name: file.get_slice(name).get_shape() for name in (*_PLAN, "logits", "crc32")}
-            (images, classes), (batches,) = shapes["logits"], shapes["crc32"]
-            found = {"batches of": about["batch_size"], "epoch": about["epoch"], "classes": classes, "format": about["format"],
-                     "images": images}
+            (images, columns), (batches,) = shapes["logits"], shapes["crc32"]
+            found = {"batches of": about["batch_size"], "epoch": about["epoch"], "classes": about.get("classes", columns),
+                     "format": about["format"], "images": images, "top_k": about.get("top_k")}
             self._plan_crc, recipe = about["plan_crc32"], about["recipe"]
         except (KeyError, ValueError, TypeError, SafetensorError):
-            raise UserError(f"{self._name}: not a label file of this project. Remove it and run relabel again.") from None
-        expected = {"batches of": self.options.batch_size, "epoch": self.epoch, "classes": self.classes,
-                    "format": self.number_format}
+            raise self._foreign() from None
+        expected = {"batches of": self.options.batch_size, "epoch": self.epoch, "classes": self.number_format.classes,
+                    "format": self.number_format.name, "top_k": self.number_format.top_k}
         for what, value in expected.items():
             if found[what] != value:
                 raise UserError(f"{self._name}: {what} {found[what]}, expected {value} as labels.json says. {_OTHER_RUN}")
@@ -193,6 +201,16 @@ class EpochLabels:
         if self.recipe is not None and recipe is not None and recipe != self.recipe:
             raise UserError(f"{self._name}: made by another recipe (images, teachers or options) than labels.json says. "
                             f"{_OTHER_RUN}")
+        try:
+            for name, (dtype, columns) in self.number_format.columns.items():
+                part = file.get_slice(name)
+                if (part.get_dtype(), part.get_shape()) != (_TYPE_NAMES[dtype], [images, *([columns] if columns else [])]):
+                    raise self._foreign()
+        except SafetensorError:
+            raise self._foreign() from None
+
+    def _foreign(self):
+        return UserError(f"{self._name}: not a label file of this project. Remove it and run relabel again.")
 
     @property
     def plan(self):
@@ -203,19 +221,23 @@ class EpochLabels:
         return EpochPlan.from_tensors(tensors)
 
     def batch(self, batch):
-        """Logits of a batch, float32 [B, C] on the CPU. Checked against its CRC-32 and for values that are not finite."""
+        """Logits of a batch as the number format gives them back, float32 [B, C] on the CPU.
+
+        Checked against its CRC-32 and for values that are not finite.
+        """
         if self._crcs is None:
             self._crcs = self._open().get_tensor("crc32").tolist()
         rows = batch_slice(self.options, batch)
         if not 0 <= batch < self.options.batches:
             raise IndexError(f"batch {batch} of {self.options.batches}")
-        logits = self._open().get_slice("logits")[rows.start : rows.stop]
-        if zlib.crc32(_bytes(logits)) != self._crcs[batch]:
+        stored = {name: self._open().get_slice(name)[rows.start : rows.stop] for name in self.number_format.columns}
+        if _labels_crc(stored) != self._crcs[batch]:
             raise self._damaged(f"batch {batch}")
+        logits = self.number_format.decode(stored)
         if not torch.isfinite(logits).all():
             raise UserError(f"{self._name}: batch {batch} holds logits that are not finite. Check the teachers, remove this "
                             "file and run relabel again.")
-        return logits.float()
+        return logits
 
     def _damaged(self, what):
         return UserError(f"{self._name}: {what} does not match its checksum, the file is damaged. Remove it and run relabel "
@@ -226,7 +248,8 @@ class LabelStore:
     """The labels folder of a run, checked against the images it is used with.
 
     options: dict from labels.json, keys as relabel's options (teachers, ensemble, teacher_weights, fkd_seed, batch_size,
-    min_scale_crops, mix_type, mix_alpha, flip_prob, image_size, label_format). plan_options: PlanOptions.
+    min_scale_crops, mix_type, mix_alpha, flip_prob, image_size, label_format; label_top_k with topk). plan_options: PlanOptions.
+    number_format: of utils.label_formats.
     teachers: {name: fingerprint of its weights}. store: "files", or "none" where labels are to be made on the fly.
     Raises UserError when images were renamed, added, removed or changed since, or classes come in another order.
     """
@@ -239,13 +262,12 @@ class LabelStore:
             self.teachers, self.store = content["identity"]["teachers"], content["store"]
             belongs_to = content["identity"]["images"]
             self.plan_options = plan_options(self.options, belongs_to["count"])
-            self.number_format = self.options["label_format"]
-            NUMBER_FORMATS[self.number_format]
+            self.number_format = format_of(self.options, len(belongs_to["classes"]))
         except (KeyError, TypeError) as error:
             raise UserError(f"{self.folder / 'labels.json'}: does not say {error}. Remove the folder and run relabel "
                             "again.") from None
         check_images(self.folder, belongs_to, images)
-        self.classes, self.recipe = len(belongs_to["classes"]), recipe_hash(content)
+        self.recipe = recipe_hash(content)
 
     @property
     def epochs(self):
@@ -255,8 +277,7 @@ class LabelStore:
 
     def epoch(self, epoch):
         """EpochLabels of an epoch. Raises UserError when it is missing, damaged or of other batches."""
-        return EpochLabels(epoch_file(self.folder, epoch), epoch, self.plan_options, self.classes, self.number_format,
-                           self.recipe)
+        return EpochLabels(epoch_file(self.folder, epoch), epoch, self.plan_options, self.number_format, self.recipe)
 
     def check(self, epochs, batch_size=None):
         """Before training starts: epochs 0 ... epochs-1 must be there with good headers, and the batch size the labels'."""
@@ -277,6 +298,11 @@ class LabelStore:
 def recipe_hash(content):
     """Hex SHA-256 of the parts of labels.json that change the numbers: options and identity."""
     return hashlib.sha256(json.dumps([content["options"], content["identity"]], sort_keys=True).encode()).hexdigest()
+
+
+def format_of(options, classes):
+    """The number format from the options in labels.json. classes: how many there are."""
+    return label_format(options["label_format"], classes, options.get("label_top_k"))
 
 
 def plan_options(options, images):

@@ -11,7 +11,8 @@ from models.networks import fingerprint
 from models.teachers import load_teachers
 from utils.epoch_plan import ALPHA, PlanOptions, draw_plan
 from utils.errors import UserError
-from utils.soft_labels import LabelStore, through_format
+from utils.label_formats import through_format
+from utils.soft_labels import LabelStore
 
 
 class StoredLabels:
