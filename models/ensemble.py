@@ -7,6 +7,7 @@ The norm rules see the whole batch, so the same images in other batches get othe
 import torch
 
 from utils.errors import UserError
+from utils.precision import Arithmetic
 
 
 def equal_energy(Z):
@@ -47,10 +48,10 @@ RULES = {"equal_energy": equal_energy, "primary_half": primary_half, "mean": mea
 class Ensemble:
     """Teachers and a rule. Calling it labels a batch with one forward per teacher (`single`: the primary's only).
 
-    teachers: networks in eval mode, the primary first. rule: a name in RULES.
+    teachers: networks in eval mode, the primary first. rule: a name in RULES. arithmetic: how the teachers run.
     """
 
-    def __init__(self, teachers, rule):
+    def __init__(self, teachers, rule, arithmetic=Arithmetic()):  # noqa: B008 - frozen
         if rule not in RULES:
             raise UserError(f"ensemble rule {rule!r}: expected one of {', '.join(RULES)}.")
         teachers = list(teachers)
@@ -63,8 +64,9 @@ class Ensemble:
         if len(counts) > 1:
             raise UserError("the teachers' class counts differ: " + ", ".join(f"{t.name} {t.num_classes}" for t in teachers) + ".")
         self.teachers, self.rule = teachers[:1] if rule == "single" else teachers, rule
+        self._run = [arithmetic.of(teacher) for teacher in self.teachers]
 
     @torch.no_grad()
     def __call__(self, batch):
         """batch: float [B, 3, H, W] normalised with ImageNet's mean and std. Returns float32 logits [B, C]."""
-        return RULES[self.rule](torch.stack([teacher(batch).float() for teacher in self.teachers]))
+        return RULES[self.rule](torch.stack([run(batch).float() for run in self._run]))

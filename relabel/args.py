@@ -3,7 +3,7 @@ released code differ."""
 
 from models.ensemble import RULES
 from relabel.presets import PRESETS, TEACHERS
-from utils import options
+from utils import options, precision
 from utils.label_formats import FORMATS
 
 
@@ -46,5 +46,6 @@ def get_args_parser():
                               help="images that are mixed and labelled together; the student's batch is the same")
 
     run = options.add_run_arguments(parser)
+    precision.add_arguments(run)
     run.add_argument("--fkd-seed", type=options.count, default=42, help="of order, crops, flips and mixing")
     return parser

@@ -20,7 +20,7 @@ from utils.epoch_plan import ALPHA, batch_slice, draw_plan, mixed_batch
 from utils.errors import UserError, run_entry
 from utils.label_formats import label_format
 from utils.progress import duration, progress_bar
-from utils.soft_labels import EpochLabels, LabelWriter, epoch_bytes, epoch_file, format_of, plan_options, recipe_hash
+from utils.soft_labels import EpochLabels, LabelWriter, arithmetic_of, epoch_bytes, epoch_file, format_of, plan_options, recipe_hash
 
 
 def main(argv=None):
@@ -38,7 +38,7 @@ def main(argv=None):
     run_folder.remove_leftovers(folder)
 
     teachers = load_teachers(settings["teachers"], args.teacher_weights, images.classes, device, settings["image_size"])
-    ensemble = Ensemble([teachers[name] for name in settings["teachers"]], settings["ensemble"])
+    ensemble = Ensemble([teachers[name] for name in settings["teachers"]], settings["ensemble"], arithmetic_of(settings))
     manifest = describe(settings, args, images, teachers)
     labelling = Labelling(folder, settings, images, ensemble, recipe_hash(manifest), device)
     if not (folder / "labels.json").exists():  # it ties the folder to these images: first see that they can be labelled
@@ -67,12 +67,15 @@ def resolve(args, images):
         raise UserError("--mix-alpha is not read with --mix-type none. Leave it out.")
     label_format(args.label_format, len(images.classes), args.label_top_k)  # refuses what does not go together
     flip = 0.5 if images.dataset is None or datasets.has_flips(images.dataset) else 0.0
+    opt_in = {"label_top_k": args.label_top_k, "compile": args.compile or None,
+              "precision": None if args.precision == "fp32" else args.precision}
     return {
         "teachers": args.teachers[:1] if args.ensemble == "single" else args.teachers, "ensemble": args.ensemble,
         "fkd_seed": args.fkd_seed, "batch_size": args.batch_size, "min_scale_crops": args.min_scale_crops,
         "flip_prob": flip if args.flip_prob is None else args.flip_prob, "mix_type": args.mix_type,
         "mix_alpha": args.mix_alpha or ALPHA[args.mix_type], "image_size": images.image_size,
-        "label_format": args.label_format, **({"label_top_k": args.label_top_k} if args.label_format == "topk" else {}),
+        "label_format": args.label_format,
+        **{name: value for name, value in opt_in.items() if value is not None},  # absent in older folders: they can be gone on with
     }
 
 

@@ -4,6 +4,7 @@ import torch
 from models.ensemble import RULES, Ensemble, equal_energy, mean, primary_half, single
 from models.networks import build
 from utils.errors import UserError
+from utils.precision import Arithmetic
 
 
 def logits(teachers=3, images=4, classes=5):
@@ -73,6 +74,18 @@ def test_one_forward_per_teacher_and_one_in_all_for_single(teachers):
     for hook in hooks:
         hook.remove()
     assert calls == [0, 1, 2, 0]
+
+
+def test_arithmetic(teachers):
+    """bf16 is autocast and nothing else; an fp32 ensemble stays so where its caller runs in bf16."""
+    batch = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    plain, bf16 = Ensemble(teachers, "mean")(batch), Ensemble(teachers, "mean", Arithmetic("bf16"))(batch)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        expected = torch.stack([t(batch) for t in teachers]).float().mean(0)
+        assert torch.equal(Ensemble(teachers, "mean")(batch), plain)
+    assert bf16.dtype == torch.float32
+    assert torch.equal(bf16, expected)
+    assert not torch.equal(bf16, plain)
 
 
 def test_bad_ensembles(teachers):

@@ -17,7 +17,7 @@ from utils.epoch_plan import draw_plan, mixed_batch
 from utils.errors import UserError
 from utils.label_formats import through_format
 from utils.run_folder import write_json
-from utils.soft_labels import LabelStore
+from utils.soft_labels import LabelStore, arithmetic_of
 
 CLASSES = ["new000", "new001", "new002"]
 TEACHERS = ["squeezenet1_1", "shufflenet_v2_x0_5"]
@@ -71,16 +71,19 @@ def test_same_command_twice_gives_the_same_bytes(made, whole, tmp_path):
 
 @pytest.mark.parametrize(("rule", "mix", "number_format"), [
     ("equal_energy", "cutmix", "fp16"), ("equal_energy", "cutmix", "fp32"), ("primary_half", "mixup", "fp32"),
-    ("single", "none", "fp16"), ("equal_energy", "cutmix", "int8"), ("equal_energy", "cutmix", "topk")])
+    ("single", "none", "fp16"), ("equal_energy", "cutmix", "int8"), ("equal_energy", "cutmix", "topk"),
+    ("equal_energy", "cutmix", "bf16")])
 def test_on_the_fly_equals_stored(made, tmp_path, rule, mix, number_format):
     """What validate computes from labels.json is what the files say: pixels and logits, to the last bit."""
-    more = ["--label-top-k", "2"] if number_format == "topk" else []
-    main(command(made, tmp_path, "--label-format", number_format, *more, "--ensemble", rule, "--mix-type", mix, "--epochs", "2"))
+    more = {"topk": ["--label-format", "topk", "--label-top-k", "2"], "bf16": ["--precision", "bf16"]}
+    how = more.get(number_format, ["--label-format", number_format])
+    main(command(made, tmp_path, *how, "--ensemble", rule, "--mix-type", mix, "--epochs", "2"))
     images = DistilledImages(made / "images")
     store = LabelStore(tmp_path / "labels", images)
     options = store.plan_options
     teachers = load_teachers(store.options["teachers"], store.options["teacher_weights"], images.classes, torch.device("cpu"))
-    ensemble = Ensemble([teachers[name] for name in store.options["teachers"]], store.options["ensemble"])
+    ensemble = Ensemble([teachers[name] for name in store.options["teachers"]], store.options["ensemble"],
+                        arithmetic_of(store.options))
     for epoch in range(2):
         stored, plan = store.epoch(epoch), draw_plan(options, epoch)
         assert stored.plan == plan
@@ -183,6 +186,7 @@ def test_store_none_writes_the_recipe_alone(made, whole, tmp_path):
     (["--label-format", "topk", "--label-top-k", "2"], 'was made with label_format = "fp16"'),
     (["--label-format", "topk"], "how many logits of a row are kept. Give --label-top-k, too"),
     (["--label-format", "topk", "--label-top-k", "4"], "--label-top-k 4: there are 3 classes. Give at most 3"),
+    (["--precision", "bf16"], 'was made with precision = null, now precision = "bf16"'),
     (["--label-top-k", "2"], "--label-top-k 2 is not read with --label-format fp16"),
     (["--mix-type", "none", "--mix-alpha", "1"], "--mix-alpha is not read with --mix-type none"),
     (["--batch-size", "0"], "--batch-size: found 0, expected at least 1"),

@@ -25,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from utils.epoch_plan import EpochPlan, PlanOptions, batch_slice
 from utils.errors import UserError
 from utils.label_formats import label_format, row_bytes
+from utils.precision import Arithmetic
 from utils.run_folder import read_json, written_whole
 
 _TYPE_NAMES = {torch.float32: "F32", torch.float16: "F16", torch.int64: "I64", torch.int32: "I32", torch.int16: "I16",
@@ -248,8 +249,8 @@ class LabelStore:
     """The labels folder of a run, checked against the images it is used with.
 
     options: dict from labels.json, keys as relabel's options (teachers, ensemble, teacher_weights, fkd_seed, batch_size,
-    min_scale_crops, mix_type, mix_alpha, flip_prob, image_size, label_format; label_top_k with topk). plan_options: PlanOptions.
-    number_format: of utils.label_formats.
+    min_scale_crops, mix_type, mix_alpha, flip_prob, image_size, label_format; where they were given also
+    label_top_k, precision, compile). plan_options: PlanOptions. number_format: of utils.label_formats.
     teachers: {name: fingerprint of its weights}. store: "files", or "none" where labels are to be made on the fly.
     Raises UserError when images were renamed, added, removed or changed since, or classes come in another order.
     """
@@ -303,6 +304,11 @@ def recipe_hash(content):
 def format_of(options, classes):
     """The number format from the options in labels.json. classes: how many there are."""
     return label_format(options["label_format"], classes, options.get("label_top_k"))
+
+
+def arithmetic_of(options):
+    """How the teachers run, from the options in labels.json: fp32, not compiled, where they say nothing."""
+    return Arithmetic(options.get("precision", "fp32"), options.get("compile", False))
 
 
 def plan_options(options, images):

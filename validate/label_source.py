@@ -12,7 +12,8 @@ from models.teachers import load_teachers
 from utils.epoch_plan import ALPHA, PlanOptions, draw_plan
 from utils.errors import UserError
 from utils.label_formats import through_format
-from utils.soft_labels import LabelStore
+from utils.precision import Arithmetic
+from utils.soft_labels import LabelStore, arithmetic_of
 
 
 class StoredLabels:
@@ -135,7 +136,7 @@ def stored_ensemble(store, images, weights, device):
     """The Ensemble that labels.json describes. Raises UserError when a teacher's weights are not those it names."""
     rule, weights = store.options["ensemble"], weights or store.options["teacher_weights"]
     names = store.options["teachers"][: 1 if rule == "single" else None]
-    ensemble = own_ensemble(names, rule, weights, images, device)
+    ensemble = own_ensemble(names, rule, weights, images, device, arithmetic_of(store.options))
     for network in ensemble.teachers:
         if fingerprint(network) != store.teachers.get(network.name):
             raise UserError(f"{store.folder}: the weights of {network.name} in {weights} are not those the labels were made with. "
@@ -143,7 +144,7 @@ def stored_ensemble(store, images, weights, device):
     return ensemble
 
 
-def own_ensemble(names, rule, weights, images, device):
+def own_ensemble(names, rule, weights, images, device, arithmetic=Arithmetic()):  # noqa: B008 - frozen
     """An Ensemble of teachers by name. weights: of torchvision, or a folder. images: DistilledImages they will see."""
     teachers = load_teachers(names, weights, images.classes, device, image_size=images.image_size)
-    return Ensemble([teachers[name] for name in names], rule)
+    return Ensemble([teachers[name] for name in names], rule, arithmetic)

@@ -1,0 +1,91 @@
+"""What number formats do to labels and to students, on digits.        python -m benchmarks.label_formats [--teacher-weights FOLDER]
+
+The same images are labelled once in each format. Beside float32: the error of the labels, and the student's top-1 over seeds.
+int8 symmetric is not one of our formats: steps of max|z| / 127 around 0, beside which int8 has its offset.
+"""
+
+import statistics
+
+import torch
+
+from benchmarks import measure
+from benchmarks.relabel import errors_table, label_errors
+from models import pretrain
+from recover import data_synthesis
+from relabel import generate_soft_label
+from reproduce.quickstart import TEACHERS
+from reproduce.steps import ROOT, Steps
+from utils import options, run_folder
+from utils.distilled import DistilledImages
+from utils.errors import run_entry
+from utils.soft_labels import LabelStore
+from validate import train_fkd
+
+FORMATS = {"fp32": ("fp32",), "fp16": ("fp16",), "int8": ("int8",), "topk 5": ("topk", "--label-top-k", 5),
+           "topk 3": ("topk", "--label-top-k", 3)}
+
+
+class SymmetricInt8:
+    """z ~ scale q, scale = max|z| / 127 over a row."""
+
+    def encode(self, logits):
+        scale = logits.abs().amax(1, keepdim=True) / 127
+        return {"logits": (logits / scale).round(), "scale": scale}
+
+    def decode(self, stored):
+        return stored["logits"] * stored["scale"]
+
+
+def get_args_parser():
+    parser = options.Parser(prog="benchmarks.label_formats", description="Compare number formats of labels on digits.")
+    parser.add_argument("--seeds", type=options.positive_int, default=3, help="of the student")
+    parser.add_argument("--ipc", type=options.positive_int, default=10)
+    parser.add_argument("--epochs", type=options.positive_int, default=50, help="of labels and students")
+    parser.add_argument("--teacher-weights", type=options.path, help="folder of digits teachers (default: they are trained first)")
+    parser.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto", help="auto: a GPU if there is one")
+    parser.add_argument("--threads", type=options.positive_int, default=None, help="CPU threads (default: PyTorch's choice)")
+    parser.add_argument("--output-dir", type=options.path, default=ROOT / "results" / "label_formats", help="run folder")
+    parser.add_argument("--output", type=options.path, help="JSON file (default: results/benchmarks/label_formats_DEVICE.json)")
+    return parser
+
+
+def main(argv=None):
+    args = get_args_parser().parse_args(argv)
+    device = measure.start(args)
+    out = args.output_dir
+    run = ["--output-dir", out, "--device", device.type, *([] if args.threads is None else ["--threads", args.threads])]
+    steps = Steps(1 + len(FORMATS) * (1 + args.seeds) + (args.teacher_weights is None), out / "timings.json")
+    teachers = args.teacher_weights or out / "teachers"
+    if args.teacher_weights is None:
+        steps.run("squeeze", pretrain, "--dataset", "digits", "--teachers", *TEACHERS, *run, "--output-dir", teachers)
+    steps.run("recover", data_synthesis, "--dataset", "digits", "--teacher-weights", teachers, "--bn-teachers", *TEACHERS,
+              "--ipc-end", args.ipc, "--units-per-step", args.ipc, "--iteration", 100, *run)
+    top1 = {name: [] for name in FORMATS}
+    for name, words in FORMATS.items():
+        labels = out / f"labels_{name.replace(' ', '')}"
+        steps.run(f"relabel, {name}", generate_soft_label, "--teachers", *TEACHERS, "--teacher-weights", teachers, "--epochs",
+                  args.epochs, "--fkd-path", labels, "--label-format", *words, *run)
+        for seed in range(args.seeds):
+            student = f"{labels.name}_seed{seed}"
+            steps.run(f"validate, {name}, seed {seed}", train_fkd, "--student", "resnet18", "--epochs", args.epochs, "--seed", seed,
+                      "--student-name", student, "--fkd-path", labels, *run)
+            top1[name].append(run_folder.read_json(out / "students" / student / "result.json", "validate")["top1"])
+    errors = stored_errors(out, args.epochs)
+    print("\n" + errors_table(errors))
+    print("\n" + measure.table(["student's top-1, %", *(f"seed {seed}" for seed in range(args.seeds)), "mean", "change"],
+                               [[name, *(f"{v:.1f}" for v in values), f"{statistics.mean(values):.2f}",
+                                 f"{statistics.mean(values) - statistics.mean(top1['fp32']):+.2f}"] for name, values in top1.items()]))
+    measure.save(args, "label_formats", device, {"errors": errors, "top1": top1})
+
+
+def stored_errors(out, epochs):
+    """label_errors over all labels of the float32 folder, which the other formats round."""
+    store = LabelStore(out / "labels_fp32", DistilledImages(out / "images"))
+    labels = [store.epoch(epoch) for epoch in range(epochs)]
+    logits = torch.cat([epoch.batch(batch) for epoch in labels for batch in range(store.plan_options.batches)])
+    return label_errors(logits, {"int8 symmetric": SymmetricInt8(), **{
+        name: LabelStore(out / f"labels_{name.replace(' ', '')}", DistilledImages(out / "images")).number_format for name in FORMATS}})
+
+
+if __name__ == "__main__":
+    run_entry(main)
