@@ -26,6 +26,7 @@ from utils.seeding import seeded
 
 def main(argv=None):
     args = get_args_parser().parse_args(argv)
+    shard = options.settle_shard(args.shard)
     device, threads = distributed.choose_device(args.device), options.set_threads(args.threads)
     image_size = args.image_size or datasets.default_image_size(args.dataset)
     for name in args.teachers:
@@ -47,9 +48,9 @@ def main(argv=None):
         "dataset": f"{args.dataset}, {len(train.classes)} classes, {image_size} px",
         "images": f"{len(train)} to train, {len(test)} to test",
         **{plan.name: ", ".join(f"{k} {v}" for k, v in asdict(plan).items() if v is not None and k != "name") for plan in plans},
-        "device": device, "threads": threads, "output_dir": args.output_dir})
+        "shard": options.shard_words(shard), "device": device, "threads": threads, "output_dir": args.output_dir})
     pixels = None
-    for plan in distributed.my_share(plans):
+    for plan in distributed.my_share(plans, shard):
         job = Job(plan, args, train, device)
         result = job.finished()
         if result is None:

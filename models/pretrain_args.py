@@ -109,6 +109,7 @@ def get_args_parser():
 
     run = options.add_run_arguments(parser)
     run.add_argument("--output-dir", type=options.path, required=True, help="folder of NAME.safetensors and NAME.json")
+    options.add_shard_argument(run)
     run.add_argument("--seed", type=options.count, default=0, help="of initialisation, order and augmentation")
     run.add_argument("--min-accuracy", type=options.weight, default=0.0, metavar="PERCENT",
                      help="fail when a teacher's top-1 on the test images ends below this; 0: never")

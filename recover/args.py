@@ -16,6 +16,7 @@ def get_args_parser():
     run = options.add_run_arguments(parser)
     precision.add_arguments(run)
     run.add_argument("--output-dir", type=options.path, required=True, help="run folder, shared by the three stages")
+    options.add_shard_argument(run)
     run.add_argument("--seed", type=options.count, default=0, help="of the images: start, teacher draws, augmentation")
     run.add_argument("--log-every", type=options.positive_int, default=100, help="steps between lines of loss terms")
     run.add_argument("--verifier", metavar="NAME",

@@ -25,6 +25,7 @@ from utils.progress import duration, progress_bar
 def main(argv=None):
     args = get_args_parser().parse_args(argv)
     check(args)
+    shard = options.settle_shard(args.shard)
     threads, device = options.set_threads(args.threads), distributed.choose_device(args.device)
     real = datasets.open_images(args.dataset, "train", args.train_dir, args.image_size)
     settings = resolve(args, real)
@@ -34,7 +35,7 @@ def main(argv=None):
     options.print_options("recover", {
         "preset": args.preset, **{name: value for name, value in settings.items() if value is not None},
         "teacher_weights": args.teacher_weights, "classes": len(real.classes), "ipc": f"{args.ipc_start} to {args.ipc_end - 1}",
-        "device": device, "threads": threads, "output_dir": args.output_dir})
+        "shard": options.shard_words(shard), "device": device, "threads": threads, "output_dir": args.output_dir})
     options.note_unread(args, unread(args))
     run_folder.check_writable(args.output_dir)
     run_folder.remove_leftovers(args.output_dir)
@@ -45,7 +46,7 @@ def main(argv=None):
     networks = load_networks(units, settings, args.verifier, args.teacher_weights, real.classes, device)
     weights = {name: fingerprint(network) for name, network in networks.items()}
     files = UnitFiles(args.output_dir, len(real.classes), args.ipc_end, settings["image_format"])
-    mine = my_groups(group_units(units, args.units_per_step), files, weights)
+    mine = my_groups(group_units(units, args.units_per_step), files, weights, shard)
     if mine and args.min_teacher_accuracy != 0:
         choosers = {*logit_teachers(units, networks), *filter(None, [settings["ranker"]])}
         for name in sorted(choosers):
@@ -77,7 +78,8 @@ def main(argv=None):
         for group in mine:
             run = GroupRun(group, args, starts, alignments, networks.get(args.verifier), weights, files, device, bar)
             run.run(recipe)
-    distributed.print0(f"recover: done; images lie in {args.output_dir / 'images'}")
+    whose = "done" if distributed.place_of(shard)[1] == 1 else "this share is done"
+    distributed.print0(f"recover: {whose}; images lie in {args.output_dir / 'images'}")
 
 
 def plan_units(settings, available, classes, law, ipc_start, ipc_end):
@@ -120,14 +122,14 @@ def image_steps(group):
     return sum(unit.image_steps() for unit in group)
 
 
-def my_groups(groups, files, weights):
-    """What is left to do on this rank, as groups of units that share forwards.
+def my_groups(groups, files, weights, shard=(0, 1)):
+    """What is left to do on this rank of this shard, as groups of units that share forwards.
 
-    Groups are dealt out whole and by their work, before looking at what is finished: ranks that start at different times
+    Groups are dealt out whole and by their work, before looking at what is finished: processes that start at different times
     deal alike. Finished units are checked to come from these teachers' weights ({name: fingerprint}).
     """
     left = []
-    for group in distributed.share_by_cost(groups, image_steps):
+    for group in distributed.share_by_cost(groups, image_steps, shard):
         unfinished = [unit for unit in group if not files.is_finished(unit, weights)]
         if unfinished:
             left.append(unfinished)

@@ -47,5 +47,6 @@ def get_args_parser():
 
     run = options.add_run_arguments(parser)
     precision.add_arguments(run)
+    options.add_shard_argument(run)
     run.add_argument("--fkd-seed", type=options.count, default=42, help="of order, crops, flips and mixing")
     return parser

@@ -25,6 +25,7 @@ from utils.soft_labels import EpochLabels, LabelWriter, arithmetic_of, epoch_byt
 
 def main(argv=None):
     args = get_args_parser().parse_args(argv)
+    shard = options.settle_shard(args.shard)
     threads, device = options.set_threads(args.threads), distributed.choose_device(args.device)
     images = DistilledImages(args.train_dir or args.output_dir / "images", args.workers)
     folder = args.fkd_path or args.output_dir / "labels"
@@ -33,7 +34,8 @@ def main(argv=None):
     options.print_options("relabel", {"preset": args.preset, "preset_changed": ", ".join(departs) or "nothing", **settings,
                                       "teacher_weights": args.teacher_weights, "label_store": args.label_store,
                                       "epochs": args.epochs, "images": f"{len(images)} in {images.folder}",
-                                      "classes": len(images.classes), "device": device, "threads": threads, "labels": folder})
+                                      "classes": len(images.classes), "shard": options.shard_words(shard), "device": device,
+                                      "threads": threads, "labels": folder})
     run_folder.check_writable(folder)
     run_folder.remove_leftovers(folder)
 
@@ -53,11 +55,11 @@ def main(argv=None):
     todo = [epoch for epoch in range(args.epochs) if not labelling.is_finished(epoch)]
     labelling.print_space(todo, args.epochs)
     labelling.check_space(todo)
-    mine = sorted(set(todo) & set(distributed.my_share(range(args.epochs))))  # a share of all: the others may be ahead
+    mine = sorted(set(todo) & set(distributed.my_share(range(args.epochs), shard)))  # a share of all: the others may be ahead
     labelling.preview()
     labelling.print_estimate(mine)
     labelling.run(mine)
-    whose = "done" if distributed.world_size() == 1 else "this rank is done"
+    whose = "done" if distributed.place_of(shard)[1] == 1 else "this share is done"
     distributed.print0(f"relabel: {whose}; labels lie in {folder}")
 
 

@@ -216,7 +216,8 @@ def test_refused(made, tmp_path, capsys, stage, more, words):
 NUMBERS = {options.positive_int: ("0", "-1"), options.positive_float: ("0", "-1", "nan"), options.count: ("-1",),
            options.positive_fraction: ("0", "-0.5", "2"), options.weight: ("-1", "inf"), options.fraction: ("-0.1", "1.1"),
            validate_args.decay: ("-0.1", "1.1")}
-NO_NUMBERS = {None, options.path, validate_args.folder_name, validate_args.rand_augment, pretrain_args.initialisation}
+NO_NUMBERS = {None, options.path, options.shard, validate_args.folder_name, validate_args.rand_augment,
+              pretrain_args.initialisation}
 
 
 @pytest.mark.parametrize("stage", STAGES)

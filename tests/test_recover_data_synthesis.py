@@ -91,6 +91,22 @@ def test_stopped_and_resumed_equals_uninterrupted(data, tmp_path, monkeypatch, s
     assert not list((tmp_path / "resumed").rglob("unfinished*"))
 
 
+def test_shards_share_a_folder_and_a_run_without_completes_it(data, tmp_path, capsys):
+    """The shards are jobs that know nothing of one another; one of four never ran."""
+    more = ("--ipc-end", "4", "--units-per-step", "1")
+    main(command(data, tmp_path / "whole", *more))
+    done = []
+    for i in (2, 0, 3):
+        main(command(data, tmp_path / "shared", *more, "--shard", f"{i}/4"))
+        done.append(len(files(tmp_path / "shared", "images")))
+    assert done == [3, 6, 9]  # a slice each
+    assert "recover: this share is done" in capsys.readouterr().out
+    main(command(data, tmp_path / "shared", *more))
+    for folder in ("images", "previews"):
+        assert files(tmp_path / "whole", folder) == files(tmp_path / "shared", folder)
+    assert (tmp_path / "whole/images.json").read_bytes() == (tmp_path / "shared/images.json").read_bytes()
+
+
 def test_single_teacher_from_noise_without_reading_images(data, tmp_path):
     main(command(data, tmp_path, "--start", "noise", "--decoupling", "single", "--steps", "constant", "--ipc-end", "9"))
     record = json.loads((tmp_path / "units/slice00008_chunk000.json").read_text())

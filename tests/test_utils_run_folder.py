@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 
 import pytest
@@ -56,3 +57,20 @@ def test_unwritable_folder(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="cannot be written"):
         run_folder.check_writable(tmp_path / "file" / "sub")
+
+
+def test_many_processes_begin_in_one_new_folder(tmp_path):
+    """check_writable removes the folders it made, which must not pull them from under another process's file."""
+    def start(i):
+        for n in range(100):
+            folder = tmp_path / "new" / str(n)
+            run_folder.check_writable(folder)
+            run_folder.write_bytes(folder / f"{i}.txt", b"x")
+
+    processes = [multiprocessing.get_context("fork").Process(target=start, args=(i,)) for i in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert sorted(p.name for p in (tmp_path / "new/42").iterdir()) == [f"{i}.txt" for i in range(4)]

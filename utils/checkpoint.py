@@ -3,28 +3,21 @@
 import contextlib
 import hashlib
 import json
-import os
-import re
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from utils.errors import UserError
-from utils.run_folder import written_whole
+from utils.run_folder import write_bytes, written_whole
 
 
 @contextlib.contextmanager
 def _as_os_error():
-    """safetensors and torch hide what the system answered to a write (a full disk) in errors of their own: raise the OSError."""
+    """torch hides what the system answered to a write (a full disk) in an error of its own: raise the OSError."""
     try:
         yield
-    except SafetensorError as error:
-        number = re.search(r"\(os error (\d+)\)", str(error))
-        if number is None:
-            raise
-        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
     except RuntimeError as error:
         if isinstance(error.__context__, OSError):  # of the Python file that torch.save writes to
             raise error.__context__ from None
@@ -34,11 +27,8 @@ def _as_os_error():
 def save_tensors(path, tensors, about=None):
     """Write {name: tensor} as safetensors, whole or not at all. about: JSON-able dict kept in the header."""
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    with written_whole(path) as temporary, _as_os_error():
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        save_file(tensors, temporary, metadata={"about": json.dumps(about or {}, sort_keys=True)})
-        temporary.chmod(mode)  # save_file leaves files that only their owner may read
+    # not save_file, which has a temporary file of its own: nobody would remove it after a kill
+    write_bytes(path, save(tensors, metadata={"about": json.dumps(about or {}, sort_keys=True)}))
 
 
 def load_tensors(path):

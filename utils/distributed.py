@@ -1,7 +1,8 @@
 """Rank, world size and shares of the work; sensible answers when no process group exists.
 
 recover and relabel only split work, so they read torchrun's environment and form a process group only to wait for one
-another where something is fetched once.
+another where something is fetched once. A shard (I, N) is one of N jobs that know nothing of one another but share an output
+folder: each takes its part of the work, and the ranks of a job divide that part. Nothing waits for another shard.
 """
 
 import contextlib
@@ -35,19 +36,44 @@ def print0(*values, **options):
         print(*values, flush=True, **options)
 
 
-def my_share(items):
-    """The items of this rank: every world_size-th one, so that ranks differ by at most one item."""
-    return list(items)[rank() :: world_size()]
+def slurm_shard():
+    """(I, N) of a Slurm array job, whatever its first index and step are; (0, 1) outside of one.
+
+    Raises UserError for an array with gaps (--array=2,5), whose tasks cannot tell which part is theirs.
+    """
+    if "SLURM_ARRAY_TASK_ID" not in os.environ or "SLURM_ARRAY_TASK_COUNT" not in os.environ:
+        return 0, 1
+    task, count = int(os.environ["SLURM_ARRAY_TASK_ID"]), int(os.environ["SLURM_ARRAY_TASK_COUNT"])
+    first = int(os.environ.get("SLURM_ARRAY_TASK_MIN", 0))
+    last = int(os.environ.get("SLURM_ARRAY_TASK_MAX", first + count - 1))
+    step, left_over = divmod(last - first, max(1, count - 1))
+    if left_over or (count > 1 and step < 1) or not first <= task <= last or (step and (task - first) % step):
+        raise UserError(f"the Slurm array has {count} tasks from {first} to {last}, this is {task}: with gaps it cannot be told "
+                        "which share of the work is whose. Use an array without gaps (--array=0-7), or give --shard I/N (0/1: "
+                        "everything).")
+    return (task - first) // step if step else 0, count
 
 
-def share_by_cost(items, cost):
-    """The items of this rank, in their order, when items of unequal cost are dealt out: the dearest first, each to the rank
-    with least so far. cost: function of an item. A pure function of items, costs and world size."""
-    items, totals, mine = list(items), [0] * world_size(), []
+def place_of(shard):
+    """(number of this process, number of processes) where each of N shards has world_size ranks. shard: (I, N)."""
+    return shard[0] * world_size() + rank(), shard[1] * world_size()
+
+
+def my_share(items, shard=(0, 1)):
+    """The items of this rank of this shard: every n-th one, so that shares differ by at most one item."""
+    mine, everyone = place_of(shard)
+    return list(items)[mine::everyone]
+
+
+def share_by_cost(items, cost, shard=(0, 1)):
+    """The items of this rank of this shard, in their order, when items of unequal cost are dealt out: the dearest first, each to
+    the process with least so far. cost: function of an item. A pure function of items, costs, shards and world size."""
+    me, everyone = place_of(shard)
+    items, totals, mine = list(items), [0] * everyone, []
     for place in sorted(range(len(items)), key=lambda i: (-cost(items[i]), i)):
         poorest = totals.index(min(totals))
         totals[poorest] += max(cost(items[place]), 1)
-        if poorest == rank():
+        if poorest == me:
             mine.append(place)
     return [items[place] for place in sorted(mine)]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from utils.distributed import print0
+from utils.distributed import print0, slurm_shard
 from utils.errors import UserError
 
 
@@ -104,6 +104,31 @@ def path(text):
     if not text:
         raise argparse.ArgumentTypeError("found an empty path")
     return Path(os.environ.get("CALLER_DIR", "."), Path(text).expanduser()).absolute()
+
+
+def shard(text):
+    """I/N: part I of N, counted from 0, as (I, N)."""
+    index, slash, number = text.partition("/")
+    if not (slash and index.isdecimal() and number.isdecimal() and int(index) < int(number)):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected I/N with I from 0 to N - 1, such as 0/4")
+    return int(index), int(number)
+
+
+def add_shard_argument(group):
+    """--shard, for stages whose work can be shared out over jobs that know nothing of one another."""
+    group.add_argument("--shard", type=shard, metavar="I/N",
+                       help="do part I (0 to N - 1) of the work; N such jobs share an output folder, and a run without it does "
+                            "what is missing (default: the place in a Slurm array, or 0/1: everything)")
+
+
+def settle_shard(given):
+    """The shard (I, N) of this process: as given, or its place in a Slurm array."""
+    return slurm_shard() if given is None else given
+
+
+def shard_words(part):
+    """A shard as words for the option block."""
+    return "everything" if part[1] == 1 else f"{part[0]}/{part[1]}"
 
 
 def add_run_arguments(parser):

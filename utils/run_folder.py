@@ -25,6 +25,7 @@ import torch
 from utils.errors import UserError
 
 _HOST = re.sub(r"[^A-Za-z0-9]", "-", socket.gethostname())
+_LEFTOVER = re.compile(r"\..*\.([A-Za-z0-9-]+)\.(\d{1,10})\.tmp")
 
 
 @contextlib.contextmanager
@@ -35,9 +36,9 @@ def written_whole(path):
     An OSError that comes out of the block names `path`, also where the system gave no name (a write) or the temporary one.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{_HOST}.{os.getpid()}.tmp"
+    temporary = _temporary(path)
     try:
+        _begin(temporary)
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
@@ -47,15 +48,40 @@ def written_whole(path):
             error.filename = str(path)
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def _temporary(path):
+    return path.parent / f".{path.name}.{_HOST}.{os.getpid()}.tmp"
+
+
+def _begin(temporary):
+    """Make an empty file, and its folder. Another process may just be removing that folder (check_writable): then once more."""
+    for attempt in range(1000):
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.touch()
+            return
+        except FileNotFoundError:
+            if attempt == 999:
+                raise
+
+
+def leftovers(folder):
+    """(path, host, process) of the temporary files below `folder`."""
+    for where, _, names in os.walk(folder):  # which overlooks folders that vanish meanwhile
+        for name in names:
+            match = _LEFTOVER.fullmatch(name)
+            if match:
+                yield Path(where, name), match[1], int(match[2])
 
 
 def remove_leftovers(folder):
     """Remove temporary files below `folder` left by processes of this machine that are no longer alive."""
-    for temporary in Path(folder).rglob(f".*.{_HOST}.*.tmp"):
-        process = temporary.name.split(".")[-2]
-        if process.isdigit() and not _alive(int(process)):
-            temporary.unlink(missing_ok=True)
+    for path, host, process in leftovers(folder):
+        if host == _HOST and not _alive(process):
+            path.unlink(missing_ok=True)
 
 
 def _alive(process):
@@ -149,10 +175,10 @@ def check_writable(folder):
     """Try to write in `folder`, before anything expensive starts; folders made for that are removed again."""
     folder = Path(folder)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
-    probe = folder / f".{_HOST}.{os.getpid()}.probe"
+    probe = _temporary(folder / "probe")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         try:
+            _begin(probe)
             probe.write_bytes(b"x")
         finally:
             if probe.exists():
