@@ -4,8 +4,9 @@ import contextlib
 
 import torch
 
+from utils.augment import to_device
 from utils.images import normalise
-from utils.metrics import correct_in_top
+from utils.metrics import hits_in_top
 from utils.progress import progress_bar
 
 
@@ -25,20 +26,21 @@ def eval_mode(network):
 def accuracy(network, pixels, labels, device, batch_size=250, progress=None):
     """Accuracy on images that are already cropped to the network's size.
 
-    pixels: uint8 [N, 3, S, S], on any device. labels: int64 [N], index into the head. progress: text of a bar, None for none.
+    pixels: uint8 [N, 3, S, S], on any device, or mapped from a file. labels: int64 [N], index into the head. progress: text of a
+    bar, None for none.
     Returns {"top1": per cent, "top5": per cent, "count": N}. With fewer than five classes top-5 is 100.
     """
-    labels = torch.as_tensor(labels)
-    top1 = top5 = 0
+    labels = to_device(torch.as_tensor(labels), device)
+    hits = torch.zeros(2, dtype=torch.int64, device=device)  # read at the end: no batch waits for the one before
     bar = contextlib.nullcontext() if progress is None else progress_bar(len(pixels), progress, " images", leave=False)
     with eval_mode(network), bar:
         for start in range(0, len(pixels), batch_size):
-            logits = network(normalise(pixels[start : start + batch_size].to(device, non_blocking=True)))
-            hits = correct_in_top(logits, labels[start : start + batch_size].to(device))
-            top1, top5 = top1 + hits[0], top5 + hits[1]
+            part = pixels[start : start + batch_size]
+            logits = network(normalise(part if part.is_cuda else to_device(part, device)))
+            hits += hits_in_top(logits, labels[start : start + batch_size])
             if progress is not None:
                 bar.update(len(logits))
-    count = len(pixels)
+    count, (top1, top5) = len(pixels), hits.tolist()
     return {"top1": 100 * top1 / count, "top5": 100 * top5 / count, "count": count}
 
 

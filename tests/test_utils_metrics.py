@@ -4,15 +4,15 @@ import math
 import pytest
 import torch
 
-from utils.metrics import correct_in_top, intra_class_cosine
+from utils.metrics import hits_in_top, intra_class_cosine
 from utils.seeding import stream
 
 
 def test_top_k_by_hand():
     logits = torch.tensor([[0.1, 0.9, 0.5, 0.3], [4.0, 3.0, 2.0, 1.0], [1.0, 2.0, 3.0, 4.0]])
     labels = torch.tensor([1, 3, 2])  # first, last, second
-    assert correct_in_top(logits, labels, ks=(1, 2, 3)) == [1, 2, 2]
-    assert correct_in_top(logits, labels) == [1, 3]  # 5 of 4 classes counts as 4
+    assert hits_in_top(logits, labels, ks=(1, 2, 3)).tolist() == [1, 2, 2]
+    assert hits_in_top(logits, labels).tolist() == [1, 3]  # 5 of 4 classes counts as 4
 
 
 def test_top_k_against_sorting():
@@ -21,7 +21,7 @@ def test_top_k_against_sorting():
     labels = torch.randint(0, 12, (40,), generator=generator)
     expected = [sum(int(label) in sorted(range(12), key=lambda c, r=row: -r[c])[:k]
                     for row, label in zip(logits.tolist(), labels, strict=True)) for k in (1, 5)]
-    assert correct_in_top(logits, labels) == expected
+    assert hits_in_top(logits, labels).tolist() == expected
 
 
 def test_intra_class_cosine_against_all_pairs():

@@ -8,6 +8,7 @@ from torch import nn
 from models.networks import build
 from utils.seeding import stream
 from validate import engine, losses
+from validate.passes import Passes
 
 
 def small_net(norm):
@@ -26,6 +27,10 @@ def random_batch(count, dtype=torch.float64):
     classes = torch.randint(0, 5, (count,), generator=generator)
     return engine.Batch(torch.randn(count, 3, 8, 8, generator=generator, dtype=dtype),
                         torch.randn(count, 5, generator=generator, dtype=dtype), classes, classes.flip(0), 0.3)
+
+
+def one_by_one(net):
+    return Passes(net, torch.device("cpu"), together=False)
 
 
 LOSS = functools.partial(losses.student_loss, "mse_gt")
@@ -66,7 +71,7 @@ def test_micro_batched_gradient_equals_one_pass_without_batch_norm(count):
     LOSS(whole(batch.images), batch.soft_labels, batch.classes, batch.partner_classes, batch.lam).backward()
     sizes = losses.micro_batches(count, 50, 4)
     assert len(sizes) > 1 or count <= 13
-    engine.train_step(net, torch.optim.SGD(net.parameters(), lr=0.0), batch, LOSS, sizes)
+    engine.train_step(one_by_one(net), torch.optim.SGD(net.parameters(), lr=0.0), batch, LOSS, sizes)
     for micro, one in zip(net.parameters(), whole.parameters(), strict=True):
         torch.testing.assert_close(micro.grad, one.grad, rtol=1e-10, atol=1e-13)
 
@@ -75,7 +80,7 @@ def test_uneven_groups_weigh_by_their_size():
     batch, net = random_batch(5), small_net(no_norm)
     whole = copy.deepcopy(net)
     LOSS(whole(batch.images), batch.soft_labels, batch.classes, batch.partner_classes, batch.lam).backward()
-    total, _ = engine.train_step(net, torch.optim.SGD(net.parameters(), lr=0.0), batch, LOSS, [3, 2])
+    total, _ = engine.train_step(one_by_one(net), torch.optim.SGD(net.parameters(), lr=0.0), batch, LOSS, [3, 2])
     torch.testing.assert_close(net[0].weight.grad, whole[0].weight.grad, rtol=1e-10, atol=1e-13)
     value = LOSS(whole(batch.images), batch.soft_labels, batch.classes, batch.partner_classes, batch.lam)
     assert float(total) == pytest.approx(5 * value.item())
@@ -88,7 +93,7 @@ def test_batch_norm_moves_twice_on_a_batch_of_fifty():
     mean = torch.zeros(4, dtype=torch.float64)
     for z in maps:  # momentum 0.1, first the first half
         mean = 0.9 * mean + 0.1 * z.mean((0, 2, 3))
-    engine.train_step(net, torch.optim.SGD(net.parameters(), lr=0.0), batch, LOSS, losses.micro_batches(50, 50, 2))
+    engine.train_step(one_by_one(net), torch.optim.SGD(net.parameters(), lr=0.0), batch, LOSS, losses.micro_batches(50, 50, 2))
     assert int(net[1].num_batches_tracked) == 2
     torch.testing.assert_close(net[1].running_mean, mean)
 
@@ -101,7 +106,7 @@ def test_batch_of_one_uses_and_leaves_running_statistics():
     reference = copy.deepcopy(net).eval()
     expected = LOSS(reference(batch.images), batch.soft_labels, batch.classes, batch.partner_classes, batch.lam)
     net.train()
-    total, _ = engine.train_step(net, torch.optim.SGD(net.parameters(), lr=0.1), batch, LOSS, [1])
+    total, _ = engine.train_step(one_by_one(net), torch.optim.SGD(net.parameters(), lr=0.1), batch, LOSS, [1])
     assert float(total) == pytest.approx(expected.item())
     for name in ("running_mean", "running_var", "num_batches_tracked"):
         assert torch.equal(net[1].state_dict()[name], statistics[name])
@@ -113,7 +118,7 @@ def test_epoch_gives_mean_loss_and_top1_over_images():
     net, seen = small_net(no_norm), []
     batches = [random_batch(6), random_batch(2)]
     still = torch.optim.SGD(net.parameters(), lr=0.0)
-    loss, top1 = engine.train_epoch(net, still, batches, LOSS, 6, 2, lambda *sums: seen.append(sums[0]))
+    loss, top1 = engine.train_epoch(one_by_one(net), still, batches, LOSS, 6, 2, lambda *sums: seen.append(sums[0]))
     assert seen == [6, 8]
     values, hits = 0.0, 0
     for b in batches:

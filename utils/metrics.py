@@ -4,11 +4,12 @@ import torch
 import torch.nn.functional as F
 
 
-def correct_in_top(logits, labels, ks=(1, 5)):
-    """How many of the labels [n] are among the k largest logits [n, C], for each k (k above C counts as C)."""
+def hits_in_top(logits, labels, ks=(1, 5)):
+    """How many of the labels [n] are among the k largest logits [n, C], for each k (k above C counts as C): int64 [len(ks)] on the
+    logits' device."""
     largest = min(max(ks), logits.shape[1])
     hits = logits.topk(largest, dim=1).indices.eq(labels.view(-1, 1))
-    return [int(hits[:, : min(k, largest)].any(1).sum()) for k in ks]
+    return torch.stack([hits[:, : min(k, largest)].any(1).sum() for k in ks])
 
 
 def intra_class_cosine(features, labels):

@@ -5,7 +5,7 @@ import argparse
 import re
 
 from models.ensemble import RULES
-from utils import datasets, options, schedules
+from utils import datasets, options, precision, schedules
 from validate import views
 from validate.losses import LOSSES, WITH_GROUND_TRUTH, WITH_TEMPERATURE
 from validate.presets import PRESETS
@@ -21,6 +21,11 @@ def folder_name(text):
     if not _NAME.fullmatch(text):
         raise argparse.ArgumentTypeError(f"found {text!r}, expected a plain name of letters, digits and . _ + = -")
     return text
+
+
+def folder_or_none(text):
+    """A path, or "none"."""
+    return text if text == "none" else options.path(text)
 
 
 def number_or(kind, *rules):
@@ -80,6 +85,10 @@ def _add_data(data):
     data.add_argument("--train-dir", type=options.path, help="distilled images (default: OUTPUT_DIR/images)")
     data.add_argument("--fkd-path", type=options.path, help="labels of relabel (default: OUTPUT_DIR/labels)")
     data.add_argument("--val-dir", type=options.path, help="real test images: one folder per class, or where CIFAR lies")
+    data.add_argument("--val-cache", type=folder_or_none, metavar="DIR|none",
+                      help="where test images of a folder are kept decoded, for all runs to share (ImageNet at 224 px: 7.5 GB); "
+                           "none: decode them in every run, into memory (default: .cache beside OUTPUT_DIR; none where that cannot "
+                           "be written, or without OUTPUT_DIR)")
     data.add_argument("--dataset", choices=datasets.NAMES,
                       help="of the test images (default: what images.json says, else imagefolder)")
     data.add_argument("--image-size", type=options.positive_int, metavar="PIXELS",
@@ -141,6 +150,9 @@ def _add_optimisation(group):
                        metavar=f"N|{'|'.join(ACCUMULATION_RULES)}",
                        help="micro-batches of a batch: BatchNorm sees 50 / 2 = 25 images (released code); gvbsm: its rule by "
                             "student")
+    group.add_argument("--micro-batches", choices=["together", "apart"], default="together",
+                       help="together: one pass for all of them, BatchNorm group by group, the same up to rounding and faster; "
+                            "apart: a pass for each, which needs less memory")
     group.add_argument("--bn-momentum", type=options.positive_fraction,
                        help="weight of the newest batch in BatchNorm's running statistics (default: the net's own, 0.1 as a rule; "
                             "DELT and RDED: 0.19)")
@@ -158,3 +170,4 @@ def _add_optimisation(group):
     group.add_argument("--ema", type=decay, default=0.0, metavar="DECAY",
                        help="test and keep a moving average of the weights with this decay per step (EDC: 0.99); 0: the weights "
                             "themselves")
+    precision.add_arguments(group)

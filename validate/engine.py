@@ -4,11 +4,12 @@ import contextlib
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from utils import schedules
+from utils.augment import to_device
 from utils.epoch_plan import batch_slice, mixed_batch
 from utils.seeding import seeded, stable_seed
+from validate.grouped_batch_norm import batch_norm_layers
 from validate.losses import micro_batches
 
 
@@ -35,13 +36,17 @@ def planned_batches(pixels, labels, plan, options, soft_labels, mixed_target, de
     plan, options: EpochPlan and PlanOptions. soft_labels: function of (number of the batch, mixed images) giving [n, C],
     or None. mixed_target: whether the partners' classes count too.
     """
+    in_order = labels[plan.order]
+    classes, partner_classes = to_device(in_order, device), None  # copied once an epoch
+    if mixed_target and options.mix != "none":
+        first = torch.arange(len(plan.order)) // options.batch_size * options.batch_size  # of each image's batch
+        partner_classes = to_device(in_order[first + plan.partners], device)
     for number in range(options.batches):
         at = batch_slice(options, number)
         images = mixed_batch(pixels, plan, options, number)
-        classes = labels[plan.order[at]]
-        partner_classes = classes[plan.partners[at]].to(device) if mixed_target and options.mix != "none" else None
-        soft = None if soft_labels is None else soft_labels(number, images).to(device)
-        yield Batch(images, soft, classes.to(device), partner_classes, float(plan.lams[number]))
+        soft = None if soft_labels is None else to_device(soft_labels(number, images), device)
+        partners = None if partner_classes is None else partner_classes[at]
+        yield Batch(images, soft, classes[at], partners, float(plan.lams[number]))
 
 
 def split_parameters(net):
@@ -64,11 +69,6 @@ def build_optimizer(net, name, lr, weight_decay, momentum=0.9, decay_on="matrice
     if name == "adamw":
         return torch.optim.AdamW(groups, lr=lr, fused=True)
     return torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=True)
-
-
-def batch_norm_layers(network):
-    """All BatchNorm layers of a network."""
-    return [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 
 
 def set_batch_norm_momentum(network, momentum):
@@ -100,58 +100,48 @@ def library_randomness(device, *key):
         yield
 
 
-@contextlib.contextmanager
-def batch_norm_in_eval_mode(network):
-    """BatchNorm layers use their running statistics, and leave them alone, inside this block."""
-    layers = [layer for layer in batch_norm_layers(network) if layer.training]
-    for layer in layers:
-        layer.eval()
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.train()
-
-
-def train_step(network, optimizer, batch, loss, sizes):
+def train_step(passes, optimizer, batch, loss, sizes):
     """One optimiser step on a batch, as micro-batches of these sizes (one after the other in the batch).
 
-    loss: function of (logits, soft_labels, classes, partner_classes, lam) giving the mean over its images. BatchNorm sees
-    one micro-batch at a time, so its running statistics move once per micro-batch (released code).
+    passes: validate.passes.Passes. loss: function of (logits, soft_labels, classes, partner_classes, lam) giving the mean over
+    its images, called once a micro-batch. BatchNorm sees one micro-batch at a time, so its running statistics move once per
+    micro-batch (released code), whether they share a pass or not.
     Returns (sum of the loss over images, number of hits on the un-mixed class), on the device.
     """
     count = len(batch.images)
     optimizer.zero_grad(set_to_none=True)
     total, hits, start = 0.0, 0, 0
-    # A single image has no batch statistics (at 1x1 pixels its variance is 0, PyTorch refuses): use the running ones.
-    with batch_norm_in_eval_mode(network) if count == 1 else contextlib.nullcontext():
-        for size in sizes:
-            at = slice(start, start + size)
+    for group in passes.cut(sizes):
+        at = slice(start, start + sum(group))
+        logits = passes(batch.images[at], group)
+        weighted = 0.0
+        for part, size in zip(logits.split(group), group, strict=True):
+            own = slice(start, start + size)
             start += size
-            soft = None if batch.soft_labels is None else batch.soft_labels[at]
-            partners = None if batch.partner_classes is None else batch.partner_classes[at]
-            logits = network(batch.images[at])
-            value = loss(logits, soft, batch.classes[at], partners, batch.lam)
-            (value * (size / count)).backward()
+            soft = None if batch.soft_labels is None else batch.soft_labels[own]
+            partners = None if batch.partner_classes is None else batch.partner_classes[own]
+            value = loss(part, soft, batch.classes[own], partners, batch.lam)
+            weighted = weighted + value * (size / count)
             total = total + value.detach() * size
-            hits = hits + (logits.detach().argmax(1) == batch.classes[at]).sum()
+        weighted.backward()
+        hits = hits + (logits.detach().argmax(1) == batch.classes[at]).sum()
     optimizer.step()
     return total, hits
 
 
-def train_epoch(network, optimizer, batches, loss, batch_size, accumulation_steps, after_batch=None, average=None):
+def train_epoch(passes, optimizer, batches, loss, batch_size, accumulation_steps, after_batch=None, average=None):
     """One epoch. batches: iterable of Batch. after_batch: called with (images so far, loss sum, hits), the sums on the device.
     average: WeightAverage that follows every optimiser step, or None.
 
     Returns (mean loss per image, top-1 in percent against the un-mixed class), both while training.
     """
-    network.train()
+    passes.network.train()
     seen, total, hits = 0, 0.0, 0
     for batch in batches:
         sizes = micro_batches(len(batch.images), batch_size, accumulation_steps)
-        batch_total, batch_hits = train_step(network, optimizer, batch, loss, sizes)
+        batch_total, batch_hits = train_step(passes, optimizer, batch, loss, sizes)
         if average is not None:
-            average.update(network)
+            average.update(passes.network)
         seen, total, hits = seen + len(batch.images), total + batch_total, hits + batch_hits
         if after_batch is not None:
             after_batch(seen, total, hits)

@@ -1,10 +1,11 @@
 """Where an epoch's plan and soft labels come from.
 
 A source has: kind, a word; options, the PlanOptions; identity(), what the labels are (None without); prepare(), which loads what it
-needs; epoch(e) -> (EpochPlan, function of (batch, mixed images) giving soft labels [n, C], or None).
+needs; epoch(e) -> (EpochPlan, function of (batch, mixed images) giving soft labels [n, C], or None). Call it batch after batch.
 """
 
 import functools
+from concurrent.futures import ThreadPoolExecutor
 
 from models.ensemble import Ensemble
 from models.networks import fingerprint
@@ -14,6 +15,17 @@ from utils.errors import UserError
 from utils.label_formats import through_format
 from utils.precision import Arithmetic
 from utils.soft_labels import LabelStore, arithmetic_of
+
+
+def read_ahead(function, count):
+    """function(0) ... function(count - 1), in order, each called by a thread while the one before is being used."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(function, 0)
+        for number in range(1, count + 1):
+            found = waiting.result()
+            if number < count:
+                waiting = pool.submit(function, number)
+            yield found
 
 
 class StoredLabels:
@@ -33,7 +45,8 @@ class StoredLabels:
 
     def epoch(self, epoch):
         labels = self.store.epoch(epoch)
-        return labels.plan, lambda batch, _: labels.batch(batch)
+        batches = read_ahead(labels.batch, self.options.batches)
+        return labels.plan, lambda *_: next(batches)
 
 
 class OnlineLabels(StoredLabels):

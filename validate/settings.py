@@ -42,6 +42,7 @@ def resolve(args, dataset, size, plan):
         "ensemble": ensemble, "teachers": None if ensemble is None else args.teachers[: 1 if ensemble == "single" else None],
         "epochs": args.epochs, "batch_size": plan.batch_size,
         "gradient_accumulation_steps": rules.accumulation_steps(args.gradient_accumulation_steps, args.student),
+        "micro_batches": args.micro_batches, "precision": args.precision, "compile": args.compile,
         "min_scale_crops": plan.min_area, "mix_type": plan.mix, "mix_alpha": plan.alpha, "flip_prob": plan.flip,
         "randaugment": None if args.randaugment == "none" else args.randaugment, "shuffle_patches": args.shuffle_patches,
         "bn_momentum": args.bn_momentum, "optimizer": args.optimizer,

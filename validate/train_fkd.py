@@ -7,16 +7,18 @@ import functools
 
 import torch
 
-from models.evaluate import accuracy
+from models.evaluate import accuracy, dataset_accuracy
 from models.networks import build, check_image_size, file_stem, load_network
 from models.teachers import fit_head
-from utils import datasets, distributed, options, run_folder
+from utils import datasets, decoded_images, distributed, options, run_folder
 from utils.distilled import DistilledImages
 from utils.errors import UserError, run_entry
+from utils.host_memory import keep_freed_memory
 from utils.progress import progress_bar
 from validate import label_source, rules
 from validate.args import get_args_parser
-from validate.engine import batch_norm_layers, build_optimizer, set_batch_norm_momentum
+from validate.engine import build_optimizer, set_batch_norm_momentum
+from validate.grouped_batch_norm import batch_norm_layers
 from validate.losses import student_loss
 from validate.settings import changed, check_views, input_resize, label_kind, protocol, resolve, unread, wanted_of_labels
 from validate.student_folder import StudentFolder
@@ -30,6 +32,7 @@ def main(argv=None):
         raise UserError(f"validate trains a student in one process, found {distributed.world_size()} (NGPU). Start it with NGPU=1, "
                         "and run several seeds (--seed) side by side, each on its own GPU.")
     threads, device = options.set_threads(args.threads), distributed.choose_device(args.device)
+    keep_freed_memory()
     if args.evaluate is not None:
         evaluate(args, device)
     else:
@@ -47,6 +50,7 @@ def train(args, device, threads):
         raise UserError(f"{args.val_dir}: has {len(test.classes)} class folders, the distilled images in {images.folder} have "
                         f"{len(images.classes)}. Give the validation folder of the data that was distilled.")
     check_views(args)
+    cache_folder(args)
     source = open_source(args, images, test.flips, device)
     settings = resolve(args, dataset, size, source.options)
     network = build(args.student, len(images.classes), args.stem, settings["input_resize"],
@@ -71,7 +75,7 @@ def train(args, device, threads):
 
     source.prepare()
     views = Views(images, source.options, args.seed, settings["randaugment"], settings["shuffle_patches"], args.workers, device)
-    test_data = test_pixels(test, args.workers), torch.from_numpy(test.labels)
+    test_data = test_pixels(test, args), torch.from_numpy(test.labels)
     run_folder.check_writable(folder.path)
     run_folder.remove_leftovers(folder.path)
     folder.settle(manifest)
@@ -120,10 +124,34 @@ def identity(images, test, labels):
             "test_images": len(test)}
 
 
-def test_pixels(test, workers):
-    """All test images, decoded once for all evaluations: uint8 [N, 3, S, S] on the CPU (7.5 GB for ImageNet at 224 px)."""
-    with progress_bar(len(test), "decode test images", "image", leave=False) as bar:
-        return test.pixels(range(len(test)), workers, bar)
+def test_pixels(test, args):
+    """All test images, decoded once for all evaluations: uint8 [N, 3, S, S] on the CPU (7.5 GB for ImageNet at 224 px).
+
+    Those of a folder are mapped from a file that all runs share; others are small and lie in memory.
+    """
+    folder = cache_folder(args)
+    if folder is not None and isinstance(test, datasets.FolderImages):
+        try:
+            return decoded_images.decoded(test, folder, args.workers)
+        except OSError as error:
+            if args.val_cache is not None:  # the user's own choice
+                raise
+            distributed.print0(f"note: {folder} cannot keep the decoded test images ({error.strerror}): they are decoded into "
+                               "memory. --val-cache names another folder.")
+    with progress_bar(len(test), "decode test images", " images", leave=False) as bar:
+        return test.pixels(range(len(test)), args.workers, bar)
+
+
+def cache_folder(args):
+    """Where decoded test images are kept, or None. Raises UserError for a folder inside the test images' own."""
+    if args.val_cache == "none" or (args.val_cache is None and args.output_dir is None):
+        return None
+    if args.val_cache is None:
+        return args.output_dir.parent / ".cache"
+    inside = args.val_cache.resolve()
+    if args.val_dir is not None and args.val_dir.resolve() in (inside, *inside.parents):
+        raise UserError(f"--val-cache {args.val_cache}: lies among the test images. Choose one outside {args.val_dir}.")
+    return args.val_cache
 
 
 def report(found, settings, manifest, images, threads, device):
@@ -165,7 +193,11 @@ def evaluate(args, device):
     test = datasets.open_images(dataset, "test", args.val_dir, size, network.classes or (images and images.known_classes))
     network = fit_head(network, test.classes)
     check_image_size(network, test.image_size)
-    found = accuracy(network.to(device), test_pixels(test, args.workers), test.labels, device, progress="test")
+    network.to(device)
+    if cache_folder(args) is None:  # used once: not worth memory for all
+        found = dataset_accuracy(network, test, device, args.workers, progress="test")
+    else:
+        found = accuracy(network, test_pixels(test, args), test.labels, device, progress="test")
     distributed.print0(f"{args.evaluate}: top-1 {found['top1']:.2f} %, top-5 {found['top5']:.2f} % of {found['count']} test images "
                        f"({network.name}, {test.image_size} px)")
 

@@ -10,6 +10,7 @@ from utils.errors import UserError
 from utils.progress import progress_bar, write_above
 from validate.average import WeightAverage
 from validate.engine import factor, library_randomness, planned_batches, set_learning_rate, train_epoch
+from validate.passes import Passes
 
 _SAVE_SECONDS = 60  # a state is saved after every test, and when the last one is older than this
 
@@ -32,6 +33,7 @@ class Training:
         self.source, self.views, self.labels, self.test, self.loss = source, views, labels, test, loss
         self.device, self.about = device, about
         self.average = WeightAverage(network, settings["ema"]) if settings["ema"] else None
+        self.passes = Passes(network, device, settings["precision"], settings["compile"], settings["micro_batches"] == "together")
         self.start, self.last, self.best, self.seconds = 0, None, None, 0.0
         self.restore()
 
@@ -74,7 +76,7 @@ class Training:
         batches = planned_batches(self.views.epoch(epoch, plan), self.labels, plan, self.source.options, soft_labels,
                                   settings["gt_target"] == "mixed", self.device)
         with library_randomness(self.device, settings["seed"], "student", epoch):
-            loss, train_top1 = train_epoch(self.network, self.optimizer, batches, self.loss, self.source.options.batch_size,
+            loss, train_top1 = train_epoch(self.passes, self.optimizer, batches, self.loss, self.source.options.batch_size,
                                            settings["gradient_accumulation_steps"], self.progress(lr), self.average)
         if not math.isfinite(loss):
             raise UserError(f"epoch {epoch + 1}: the training loss is {loss}. Try a smaller --lr, with another "
