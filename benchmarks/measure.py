@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from utils import distributed, options, precision, run_folder
+from utils.host_memory import keep_freed_memory
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "benchmarks"
 
@@ -30,8 +31,9 @@ def get_args_parser(prog, description, batch_size, image_size=224, turns=5):
 
 
 def start(args):
-    """Apply --threads and --device. Returns the torch.device."""
+    """Apply --threads and --device, and keep freed memory as the stages do. Returns the torch.device."""
     options.set_threads(args.threads)
+    keep_freed_memory()
     return distributed.choose_device(args.device)
 
 
@@ -73,6 +75,7 @@ def peak_memory(function, *args):
 
 def _measure_memory(function, args):
     device = args[-1]
+    keep_freed_memory()
     if device.type == "cuda":
         function(*args)
         return torch.cuda.max_memory_allocated(device)

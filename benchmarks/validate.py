@@ -30,7 +30,6 @@ from utils import datasets, decoded_images, options, precision
 from utils.augment import to_device
 from utils.epoch_plan import PlanOptions, batch_slice, draw_plan
 from utils.errors import run_entry
-from utils.host_memory import keep_freed_memory
 from utils.images import MEAN, STD, decode, normalise, to_tensor
 from utils.seeding import seeded, stream
 from validate import engine, losses
@@ -163,7 +162,6 @@ def step_of(mode, args, work):
 
 def few_steps(mode, args, device):
     """What peak memory is taken of."""
-    keep_freed_memory()
     step = step_of(mode, args, Work(args, device, batches=1))
     for _ in range(3):
         step()
@@ -208,7 +206,6 @@ def photographs(folder, count, side):
 def main(argv=None):
     args = get_args_parser().parse_args(argv)
     device = measure.start(args)
-    keep_freed_memory()
     work = Work(args, device)
     batches = work.batches()
     steps = {mode: step_of(mode, args, work) for mode in MODES}

