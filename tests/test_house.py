@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("recover", "relabel", "validate", "priors", "models", "utils", "reproduce")
+ROOMS = ("recover", "relabel", "validate", "priors", "models", "utils", "reproduce", "benchmarks")
 ALLOWED = {"recover": {"recover", "priors", "models", "utils"}, "relabel": {"relabel", "models", "utils"},
            "validate": {"validate", "models", "utils"}, "priors": {"priors", "models", "utils"},
            "models": {"models", "utils"}, "utils": {"utils"},
-           "reproduce": {"reproduce", "recover", "relabel", "validate", "models", "utils"}}
+           "reproduce": {"reproduce", "benchmarks", "recover", "relabel", "validate", "models", "utils"},
+           "benchmarks": {"benchmarks", "reproduce", "recover", "relabel", "validate", "priors", "models", "utils"}}
 SCRIPTS = sorted(p.relative_to(ROOT) for p in ROOT.rglob("*.sh") if ".venv" not in p.parts) + [Path(".ci/run")]
 
 
