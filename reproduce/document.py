@@ -1,15 +1,16 @@
-"""Rewrite the generated parts of EXPERIMENTS.md: tables of cells, commands and numbers.
+"""Rewrite the generated parts of EXPERIMENTS.md: tables of cells, commands, numbers and speed.
 
     python -m reproduce.document
 
 A part lies between <!-- begin NAME --> and <!-- end NAME -->, NAME one of PARTS. Numbers come from the cells, from
-results/tables/TABLE.csv (full-size runs only) and from results/measured/digits_TABLE.csv.
+results/tables/TABLE.csv (full-size runs only), from results/measured/digits_TABLE.csv and from results/benchmarks.
 """
 
 import csv
 import functools
 import re
 
+from benchmarks import document as speed
 from reproduce import lab_report
 from reproduce.cost import OPERATIONS_PER_SECOND, gpu_hours
 from reproduce.results import paper_words
@@ -92,7 +93,8 @@ def cost_part():
 
 
 PARTS = {**{name: functools.partial(cells_part, name) for name in TABLES},
-         **{f"digits-{name}": functools.partial(digits_part, name) for name in lab_report.TABLES}, "cost": cost_part}
+         **{f"digits-{name}": functools.partial(digits_part, name) for name in lab_report.TABLES}, "cost": cost_part,
+         "speed": speed.markdown}
 
 if __name__ == "__main__":
     run_entry(main)
