@@ -72,21 +72,21 @@ def main(argv=None):
             top1[name].append(run_folder.read_json(out / "students" / student / "result.json", "validate")["top1"])
     errors = stored_errors(out, args.epochs)
     print("\n" + errors_table(errors))
-    means = {name: statistics.mean(values) for name, values in top1.items()}
-    print("\n" + measure.table(["student's top-1, %", *(f"seed {seed}" for seed in range(args.seeds)), "mean", "change"],
-                               [[name, *(f"{v:.1f}" for v in values), f"{means[name]:.2f}", f"{means[name] - means['fp32']:+.2f}"]
-                                for name, values in top1.items()]))
+    mean = {name: statistics.mean(values) for name, values in top1.items()}
+    rows = [[name, *(f"{v:.1f}" for v in values), f"{mean[name]:.2f}", f"{mean[name] - mean['fp32']:+.2f}"]
+            for name, values in top1.items()]
+    print("\n" + measure.table(["student's top-1, %", *(f"seed {seed}" for seed in range(args.seeds)), "mean", "change"], rows))
     measure.save(args, "label_formats", device, {"errors": errors, "top1": top1})
 
 
 def stored_errors(out, epochs):
     """label_errors over all labels of the float32 folder, which the other formats round."""
     images = DistilledImages(out / "images")
-    store = LabelStore(out / "labels_fp32", images)
-    labels = [store.epoch(epoch) for epoch in range(epochs)]
-    logits = torch.cat([epoch.batch(batch) for epoch in labels for batch in range(store.plan_options.batches)])
-    return label_errors(logits, {"int8 symmetric": SymmetricInt8(), **{
-        name: LabelStore(out / f"labels_{name.replace(' ', '')}", images).number_format for name in FORMATS}})
+    stores = {name: LabelStore(out / f"labels_{name.replace(' ', '')}", images) for name in FORMATS}
+    labels = [stores["fp32"].epoch(epoch) for epoch in range(epochs)]
+    logits = torch.cat([epoch.batch(batch) for epoch in labels for batch in range(stores["fp32"].plan_options.batches)])
+    formats = {name: store.number_format for name, store in stores.items()}
+    return label_errors(logits, {"int8 symmetric": SymmetricInt8(), **formats})
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def get_args_parser():
     parser = measure.get_args_parser("relabel", "Time relabel.", batch_size=50)
     parser.add_argument("--teachers", nargs="+", default=TEACHERS, metavar="NAME")
     parser.add_argument("--classes", type=options.positive_int, default=1000)
-    parser.add_argument("--batches", type=options.positive_int, help="of an epoch (default: 2; on a GPU 200, which is IPC 10)")
+    parser.add_argument("--batches", type=options.positive_int, help="of an epoch (default: 4; on a GPU 200, which is IPC 10)")
     parser.add_argument("--label-top-k", type=options.positive_int, default=100, help="logits of a row that topk keeps")
     parser.add_argument("--workers", type=options.count,
                         help="processes that decode for the reference (default: 0 where the teachers need the CPU; 8 with a GPU)")
@@ -50,7 +50,7 @@ def get_args_parser():
 def main(argv=None):
     args = get_args_parser().parse_args(argv)
     device = measure.start(args)
-    args.batches = args.batches or (200 if device.type == "cuda" else 2)
+    args.batches = args.batches or (200 if device.type == "cuda" else 4)
     args.workers = (8 if device.type == "cuda" else 0) if args.workers is None else args.workers
     formats = {name: label_format(name, args.classes, args.label_top_k if name == "topk" else None) for name in FORMATS}
     with tempfile.TemporaryDirectory() as folder:
