@@ -92,7 +92,7 @@ def test_each_preset_trains_and_stores_its_options(made, preset, capsys):
     kind = {"prism": "soft"}.get(preset, preset)
     found = result(made, f"{student}_{kind}_seed0")
     own = {"student": student, "stem": "imagenet", "input_resize": None, "dataset": "imagefolder", "image_size": 32,
-           "flip_prob": 0.5, "seed": 0}
+           "flip_prob": 0.5, "seed": 0, "micro_batches": "together", "precision": "fp32", "compile": False}
     assert found["options"] == {**own, **expected}
     assert (found["preset"], found["preset_changed"]) == (preset, ["epochs"])
     notes = {"delt": ["fkd-path"], "rded": ["fkd-path"], "hard-label": ["fkd-path", "teacher-weights"]}

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import shutil
@@ -13,6 +14,8 @@ from PIL import Image
 from models.networks import build, load_network, save_network
 from relabel.generate_soft_label import main as label
 from tests import tiny
+from utils import decoded_images
+from utils.datasets import FolderImages
 from utils.errors import UserError
 from utils.run_folder import write_json
 from validate import engine
@@ -133,6 +136,65 @@ def test_killed_inside_a_batch_and_resumed(trained, monkeypatch):
     monkeypatch.undo()
     main(command(trained, "killed"))
     assert weights(trained, "killed") == weights(trained, "first")
+
+
+def test_micro_batches_apart_end_near_those_together(trained):
+    """Rounding alone tells them apart, but AdamW divides by the size of gradients, so it shows in weights that hardly move."""
+    main(command(trained, "apart", "--micro-batches", "apart"))
+    for a, b in zip(metrics(trained, "apart"), metrics(trained, "first"), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize(("more", "words"), [(["--precision", "bf16"], 'precision = "fp32", now precision = "bf16"'),
+                                             (["--compile"], "compile = false, now compile = true"),
+                                             (["--micro-batches", "apart"], 'micro_batches = "together", now micro_batches = "apart"')])
+def test_what_changes_last_bits_is_refused_in_the_same_folder(trained, more, words):
+    with pytest.raises(UserError, match=words):
+        main(command(trained, "first", *more))
+
+
+def test_bf16_trains_and_is_tested_in_fp32(trained):
+    main([*command(trained, "bf16", "--precision", "bf16"), "--val-cache", "none"])
+    result = json.loads((trained / "run/students/bf16/result.json").read_text())
+    assert result["options"]["precision"] == "bf16"
+    fp32, bf16 = metrics(trained, "first")[0]["loss"], metrics(trained, "bf16")[0]["loss"]
+    assert bf16 != fp32
+    assert bf16 == pytest.approx(fp32, rel=0.05)
+
+
+def decoding(monkeypatch):
+    calls, pixels = [], FolderImages.pixels
+    monkeypatch.setattr(FolderImages, "pixels", lambda self, *args: calls.append(1) or pixels(self, *args))
+    return calls
+
+
+def test_test_images_are_decoded_once_for_all_students(trained, tmp_path, monkeypatch):
+    calls = decoding(monkeypatch)
+    assert [f.suffix for f in (trained / ".cache").iterdir()] == [".uint8"]  # beside the run folder
+    main([*command(trained, "cached", "--seed", "5"), "--epochs", "1"])
+    assert calls == []
+    main([*command(trained, "uncached", "--seed", "5", "--val-cache", "none"), "--epochs", "1"])
+    assert len(calls) == 1
+    main([*command(trained, "elsewhere", "--seed", "5", "--val-cache", str(tmp_path / "cache")), "--epochs", "1"])
+    assert len(calls) == 2
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+    results = [json.loads((trained / f"run/students/{name}/result.json").read_text()) for name in ("cached", "uncached", "elsewhere")]
+    assert results[0]["best"] == results[1]["best"] == results[2]["best"]
+    assert results[0]["options"] == results[1]["options"]  # where pixels are kept changes nothing
+
+
+def test_a_folder_that_cannot_keep_test_images(made, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "somewhere")
+
+    monkeypatch.setattr(decoded_images, "decoded", full)
+    main([*command(made, "full"), "--epochs", "1"])
+    assert "No space left on device): they are decoded into memory" in capsys.readouterr().out
+    with pytest.raises(OSError, match="No space"):  # asked for: refused
+        main([*command(made, "full2", "--val-cache", str(made / "cache")), "--epochs", "1"])
+    assert not (made / "run/students/full2").exists()
+    with pytest.raises(UserError, match="lies among the test images"):
+        main([*command(made, "full2", "--val-cache", str(made / "val/cache")), "--epochs", "1"])
 
 
 def test_online_labels_give_identical_weights(trained):
