@@ -33,7 +33,7 @@ from utils.errors import run_entry
 from utils.images import MEAN, STD, decode, normalise, to_tensor
 from utils.seeding import seeded, stream
 from validate import engine, losses
-from validate.passes import Passes
+from validate.passes import Passes, ordinary_layout
 
 ACCUMULATION_STEPS = 2
 MODES = ("plain", "apart", "together", "floor")
@@ -129,7 +129,7 @@ def plain_step(args, work):
 
 def our_step(args, work, together):
     network = build(args.student, args.classes, seed=("benchmark",), image_size=args.image_size).to(work.device).train()
-    passes = Passes(network, work.device, args.precision, args.compile, together)
+    passes = Passes(network, work.device, precision.Arithmetic(args.precision, args.compile), together)
     optimizer = engine.build_optimizer(network.net, "adamw", 1e-3, 0.01)
     loss, batches = functools.partial(losses.student_loss, "mse_gt"), work.batches()
     sizes = losses.micro_batches(args.batch_size, args.batch_size, ACCUMULATION_STEPS)
@@ -139,14 +139,13 @@ def our_step(args, work, together):
 def floor_step(args, work):
     network = build(args.student, args.classes, seed=("benchmark",), image_size=args.image_size).to(work.device).train()
     optimizer = engine.build_optimizer(network.net, "adamw", 1e-3, 0.01)
-    forward = precision.compiled(network) if args.compile else network
-    batch = next(work.batches())
+    if args.precision == "fp32" and work.device.type == "cpu":
+        ordinary_layout(network)
+    forward, batch = precision.Arithmetic(args.precision, args.compile).of(network), next(work.batches())
 
     def step():
         optimizer.zero_grad(set_to_none=True)
-        with precision.autocast(work.device, args.precision):
-            logits = forward(batch.images)
-        losses.student_loss("mse_gt", logits.float(), batch.soft_labels, batch.classes).backward()
+        losses.student_loss("mse_gt", forward(batch.images).float(), batch.soft_labels, batch.classes).backward()
         optimizer.step()
 
     return step

@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from models.networks import build
+from utils.precision import Arithmetic
 from utils.seeding import seeded, stream
 from validate import engine, losses
 from validate.grouped_batch_norm import Groups, batch_norm_layers
 from validate.passes import Passes
 
-CPU = torch.device("cpu")
+CPU, FP32 = torch.device("cpu"), Arithmetic()
 
 
 def batch_of(count, classes=5, size=32, dtype=torch.float64):
@@ -23,13 +24,13 @@ def batch_of(count, classes=5, size=32, dtype=torch.float64):
                         torch.randn(count, classes, generator=generator, dtype=dtype), target, target.flip(0), 0.3)
 
 
-def steps(net, loss, batches, together, batch_size, accumulation_steps, optimizer="sgd", **how):
+def steps(net, loss, batches, together, batch_size, accumulation_steps, optimizer="sgd", arithmetic=FP32):
     """An optimiser step a batch. Returns ([(loss sum, hits)], the net's state, the last gradients).
 
     SGD by default: AdamW divides a gradient by its size, so that rounding is all there is where a gradient is 0.
     """
     net = copy.deepcopy(net).train()
-    passes = Passes(net, CPU, together=together, **how)
+    passes = Passes(net, CPU, arithmetic, together)
     optimizer = engine.build_optimizer(net, optimizer, 1e-3, 0.01)
     found = []
     for batch in batches:
@@ -143,9 +144,9 @@ def test_dropout_repeats_with_its_seed(together):
 
 def test_bf16_is_near_fp32_and_gives_fp32_logits():
     net, batch = build("resnet18", 5, seed=("passes",)), batch_of(50, dtype=torch.float32)
-    logits = Passes(copy.deepcopy(net).train(), CPU, "bf16")(batch.images, [25, 25])
+    logits = Passes(copy.deepcopy(net).train(), CPU, Arithmetic("bf16"))(batch.images, [25, 25])
     assert logits.dtype == torch.float32
-    (fp32, _, _), (bf16, state, gradients) = (steps(net, "mse_gt", [batch], True, 50, 2, number_format=name)
+    (fp32, _, _), (bf16, state, gradients) = (steps(net, "mse_gt", [batch], True, 50, 2, arithmetic=Arithmetic(name))
                                               for name in ("fp32", "bf16"))
     assert bf16[0][0] == pytest.approx(fp32[0][0], rel=0.02)
     assert bf16[0][0] != fp32[0][0]
@@ -158,8 +159,22 @@ def test_compiled_equals_plain_in_every_shape_and_mode():
     net = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
                         nn.Linear(4, 5)).double()
     batches = [batch_of(count, size=8) for count in (8, 8, 5, 1, 8)]
-    (a, state_a, _), (b, state_b, _) = (steps(net, "mse_gt", batches, True, 8, 2, compiled=c) for c in (False, True))
+    (a, state_a, _), (b, state_b, _) = (steps(net, "mse_gt", batches, True, 8, 2, arithmetic=Arithmetic(compile=c)) for c in (False, True))
     assert [value for value, _ in a] == pytest.approx([value for value, _ in b], rel=1e-9)
     assert int(state_b["1.num_batches_tracked"]) == 2 + 2 + 2 + 2
     for key in state_a:
         torch.testing.assert_close(state_a[key], state_b[key], rtol=1e-8, atol=1e-10)
+
+
+def test_layout_changes_nothing_but_the_order_of_sums():
+    plain, batch = build("resnet18", 5, seed=("passes",)), batch_of(6, dtype=torch.float32)
+    net = copy.deepcopy(plain)
+    Passes(net, CPU)
+    assert not net.channels_last
+    assert net.net.layer1[0].conv1.weight.is_contiguous()
+    torch.testing.assert_close(net.eval()(batch.images), plain.eval()(batch.images), rtol=1e-4, atol=1e-5)
+    depthwise = build("shufflenet_v2_x0_5", 5, seed=("passes",))
+    Passes(depthwise, CPU)
+    assert depthwise.channels_last
+    Passes(plain, CPU, Arithmetic("bf16"))
+    assert plain.channels_last

@@ -2,22 +2,30 @@
 
 import contextlib
 
-from utils import precision
+import torch
+from torch import nn
+
+from models.networks import Network
+from utils.precision import Arithmetic
 from validate.grouped_batch_norm import Groups, batch_norm_layers
+
+FP32 = Arithmetic()
 
 
 class Passes:
     """A student as it trains.
 
-    network: the student; changed in place, so its weights are read from itself. number_format: fp32 or bf16 (autocast: the
-    logits come out in float32). compiled: whether forwards and backwards are compiled. together: one pass for all micro-batches,
-    BatchNorm group by group; else a pass for each, which needs less memory.
+    network: the student; it is changed in place (classes of layers, layout), its weights are its own. arithmetic: how it runs;
+    weights, BatchNorm and logits are in its own number format, float32. together: one pass for all micro-batches, BatchNorm
+    group by group; else a pass for each, which needs less memory.
     """
 
-    def __init__(self, network, device, number_format="fp32", compiled=False, together=True):
-        self.network, self._device, self._format = network, device, number_format
+    def __init__(self, network, device, arithmetic=FP32, together=True):
+        self.network, self._low = network, arithmetic.precision != "fp32"
+        if not self._low and device.type == "cpu" and isinstance(network, Network):
+            ordinary_layout(network)
         self._groups = Groups(network) if together else None
-        self._forward = precision.compiled(network) if compiled else network
+        self._forward = arithmetic.of(network)
 
     def cut(self, sizes):
         """The micro-batches of each pass: [[25, 25]] together, [[25], [25]] apart."""
@@ -30,9 +38,19 @@ class Passes:
                 inside.enter_context(batch_norm_in_eval_mode(self.network))
             if self._groups is not None:
                 inside.enter_context(self._groups.of(sizes))
-            inside.enter_context(precision.autocast(self._device, self._format))
             logits = self._forward(images)
-        return logits.float() if self._format == "bf16" else logits
+        return logits.float() if self._low else logits
+
+
+def ordinary_layout(network):
+    """Lay out a models.networks.Network without grouped convolutions as NCHW, in place.
+
+    Measured, training ResNet-18 in fp32 on 2 cores: 0.87 of channels_last's time at 32 and 64 px, equal at 112; in bf16 and with
+    depthwise convolutions channels_last wins.
+    """
+    if not any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in network.modules()):
+        network.channels_last = False
+        network.net.to(memory_format=torch.contiguous_format)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import torch
 
 from models.evaluate import accuracy
 from utils.errors import UserError
+from utils.precision import Arithmetic
 from utils.progress import progress_bar, write_above
 from validate.average import WeightAverage
 from validate.engine import factor, library_randomness, planned_batches, set_learning_rate, train_epoch
@@ -32,8 +33,9 @@ class Training:
         self.folder, self.network, self.optimizer, self.settings = folder, network, optimizer, settings
         self.source, self.views, self.labels, self.test, self.loss = source, views, labels, test, loss
         self.device, self.about = device, about
+        self.passes = Passes(network, device, Arithmetic(settings["precision"], settings["compile"]),
+                             settings["micro_batches"] == "together")
         self.average = WeightAverage(network, settings["ema"]) if settings["ema"] else None
-        self.passes = Passes(network, device, settings["precision"], settings["compile"], settings["micro_batches"] == "together")
         self.start, self.last, self.best, self.seconds = 0, None, None, 0.0
         self.restore()
 
