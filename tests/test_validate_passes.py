@@ -159,7 +159,8 @@ def test_compiled_equals_plain_in_every_shape_and_mode():
     net = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
                         nn.Linear(4, 5)).double()
     batches = [batch_of(count, size=8) for count in (8, 8, 5, 1, 8)]
-    (a, state_a, _), (b, state_b, _) = (steps(net, "mse_gt", batches, True, 8, 2, arithmetic=Arithmetic(compile=c)) for c in (False, True))
+    (a, state_a, _), (b, state_b, _) = (steps(net, "mse_gt", batches, True, 8, 2, arithmetic=Arithmetic(compile=c))
+                                        for c in (False, True))
     assert [value for value, _ in a] == pytest.approx([value for value, _ in b], rel=1e-9)
     assert int(state_b["1.num_batches_tracked"]) == 2 + 2 + 2 + 2
     for key in state_a:
