@@ -69,8 +69,12 @@ def peak_memory(function, *args):
     process, from before the call.
     """
     context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
+    pool = context.Pool(1)
+    try:
         return pool.apply(_measure_memory, (function, args))
+    finally:
+        pool.close()
+        pool.join()
 
 
 def _measure_memory(function, args):
