@@ -4,6 +4,7 @@ import copy
 import difflib
 import hashlib
 import json
+import math
 import warnings
 from collections import OrderedDict
 from pathlib import Path
@@ -220,7 +221,7 @@ def load_network(path, name=None, image_size=None, stem=None, input_resize=None)
     path = Path(path)
     tensors, header = _read(path)
     if "network" in header:
-        spec = header["network"]
+        spec = _checked_spec(header["network"], tensors, path)
         if name is not None and spec["name"] != name:
             raise UserError(f"{path}: holds {spec['name']}, expected {name}. Rename the file or choose another.")
         network = from_spec(spec)
@@ -230,6 +231,32 @@ def load_network(path, name=None, image_size=None, stem=None, input_resize=None)
         network = from_state(name, tensors, path, image_size, None, stem, input_resize)
     fill(network, tensors, path)
     return network, header.get("about", {})
+
+
+_LARGEST_SIDE = 4096  # pixels that a file may ask its input to be resized to
+
+
+def _checked_spec(spec, tensors, path):
+    """A file's word on what its network is, before anything of that size is built. Raises UserError when it cannot be true."""
+    side = {"type": (int, type(None)), "fits": lambda n: n is None or 0 < n <= _LARGEST_SIDE}
+    numbers = {"type": list, "fits": lambda v: len(v) == 3 and all(isinstance(n, (int, float)) and math.isfinite(n) for n in v)}
+    rules = {
+        "name": {"type": str, "fits": bool}, "num_classes": {"type": int, "fits": lambda n: n > 0},
+        "stem": {"type": str, "fits": bool}, "input_resize": side, "image_size": side, "mean": numbers,
+        "std": {**numbers, "fits": lambda v: numbers["fits"](v) and min(v) > 0},
+        "classes": {"type": (list, type(None)), "fits": lambda v: v is None or (len(v) == spec["num_classes"]
+                                                                                and all(isinstance(c, str) for c in v))}}
+    if not isinstance(spec, dict) or set(spec) != set(rules):
+        raise UserError(f"{path}: does not say which network it is. Remove it and make it again.")
+    for key, rule in rules.items():
+        if not isinstance(spec[key], rule["type"]) or isinstance(spec[key], bool) or not rule["fits"](spec[key]):
+            raise UserError(f"{path}: says {key} = {str(spec[key])[:60]}, which cannot be. Remove it and make it again.")
+    check_name(spec["name"])
+    heads = [tensors[key].shape[0] for key in head_keys(spec["name"]) if key in tensors and tensors[key].dim()]
+    if not heads or set(heads) != {spec["num_classes"]}:
+        raise UserError(f"{path}: says {spec['num_classes']} classes, its tensors have {heads[0] if heads else 'no head'}. Remove "
+                        "it and make it again.")
+    return spec
 
 
 def from_spec(spec):
@@ -242,7 +269,7 @@ def _read(path):
         return checkpoint.load_tensors(path)
     if not path.exists():
         raise UserError(f"{path}: no such file.")
-    state = checkpoint.load_state(path)
+    state = checkpoint.load_pickled(path)
     for key in _WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]

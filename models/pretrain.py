@@ -111,7 +111,12 @@ class Job:
         _, about = networks.load_network(self.weights, self.plan.name)
         if about.get("options") != self.options:
             raise UserError(f"{self.weights}: was not made by this command. Remove it, or choose another --output-dir.")
-        return found.get("result") or {**about["accuracy"], "seconds": None}  # None: killed between writing the two files
+        if "result" not in found:  # killed between writing the two files
+            seconds = round(self._read_state()["seconds"], 1) if self.state.exists() else None
+            found = {**found, "result": {**about["accuracy"], "seconds": seconds}}
+            run_folder.write_json(self.manifest, found)
+        self.state.unlink(missing_ok=True)
+        return found["result"]
 
     def run(self, pixels, test):
         """Train, measure, save. Returns {"top1", "top5", "count", "seconds"}."""
@@ -160,12 +165,25 @@ class Job:
         """Fill the parts from a saved state. Returns the epoch to go on with and the seconds spent before."""
         if not self.state.exists():
             return 0, 0.0
-        state = checkpoint.load_state(self.state)
+        state = self._read_state()
         if state["options"] != self.options:  # NAME.json was removed by hand to start anew
             return 0, 0.0
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
+        try:
+            for name, part in parts.items():
+                part.load_state_dict(state[name])
+            checkpoint.check_optimizer(parts["optimizer"])
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise UserError(f"{self.state}: does not hold the state of {self.plan.name} ({networks.first_line(error)}). Remove it "
+                            "and run this again: training begins anew.") from None
         return state["epoch"], state["seconds"]
+
+    def _read_state(self):
+        state = checkpoint.load_state(self.state)
+        if not isinstance(state, dict) or not {"options", "epoch", "seconds"} <= set(state) or not isinstance(
+                state["epoch"], int) or not 0 < state["epoch"] < self.plan.epochs or not isinstance(state["seconds"], float):
+            raise UserError(f"{self.state}: does not hold the state of {self.plan.name}. Remove it and run this again: training "
+                            "begins anew.")
+        return state
 
 
 def train_epoch(network, batches, optimizer, schedule, key, bar, clip_norm=None):

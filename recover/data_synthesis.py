@@ -130,12 +130,8 @@ def my_groups(groups, files, weights, shard=(0, 1)):
     Groups are dealt out whole and by their work, before looking at what is finished: processes that start at different times
     deal alike. Finished units are checked to come from these teachers' weights ({name: fingerprint}).
     """
-    left = []
-    for group in distributed.share_by_cost(groups, image_steps, shard):
-        unfinished = [unit for unit in group if not files.is_finished(unit, weights)]
-        if unfinished:
-            left.append(unfinished)
-    return left
+    mine = distributed.share_by_cost(groups, image_steps, shard)
+    return [company for group in mine for company in files.unfinished(group, weights)]
 
 
 def print_plan(units, mine, alignments, settings, device):

@@ -45,6 +45,7 @@ class GroupRun:
         if (step + 1) % self.args.checkpoint_every == 0 and any(s.unit.steps > step + 1 for s in active):
             for state in self.states:
                 self.report(state, state.log.finish())
+                self.check_finite(state, min(step + 1, state.unit.steps))
             self.files.save_checkpoint(self.group, self.states, step + 1, self.seconds())
 
     def verify(self, state, step):
@@ -58,21 +59,38 @@ class GroupRun:
         return round(time.monotonic() - self.begin, 3)
 
     def report(self, state, rows):
-        """Print rows of loss terms; stop at one that is not finite."""
+        """Print rows of loss terms; stop when those of any step were not finite."""
         unit = state.unit
-        for row in rows:
-            step, terms = row
-            bad = first_bad_term(row)
-            if bad is not None:
-                raise UserError(f"{unit.name}: {bad} is {terms[bad]} at step {step}. A smaller --lr or --r-bn may help; the last "
-                                "checkpoint is kept.")
+        if state.log.bad is not None:
+            step, terms = state.log.bad
+            bad = first_bad_term(state.log.bad)
+            others = ", ".join(f"{name} {value:.4g}" for name, value in terms.items() if name != bad)
+            raise UserError(f"{unit.name}: {bad} is {terms[bad]} at step {step} of {unit.steps}{f' ({others})' if others else ''}. "
+                            f"{self.advice()}")
+        for step, terms in rows:
             words = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
             write_above(self.bar, f"{unit.name} step {step}/{unit.steps}  {words}")
+
+    def advice(self):
+        """What to do about numbers that are not finite."""
+        kept = self.files.checkpoint_step(self.group)
+        kept = f"the state of step {kept} is kept" if kept else "no state of it was kept"
+        return f"A smaller --lr or --r-bn in another --output-dir may help; {kept}."
+
+    def check_finite(self, state, step):
+        """The loss may be finite where a pixel or its moments are not: nothing of that kind may be kept. Waits for the device."""
+        for name, tensor in state.tensors().items():
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                what = {"x": "a pixel", "exp_avg": "a mean gradient", "exp_avg_sq": "a mean squared gradient"}.get(name, name)
+                raise UserError(f"{state.unit.name}: {what} is not finite after step {step - 1} of {state.unit.steps}. "
+                                f"{self.advice()}")
 
     def finish(self, state):
         """Save a unit after its last step."""
         unit = state.unit
         self.report(state, state.log.finish())
+        if unit.steps:
+            self.check_finite(state, unit.steps)
         start = self.starts[unit]
         pixels = images.to_uint8(state.x.detach()).cpu() if unit.steps else start  # normalising and back would lose a level
         drawn = {"selection": unit.law.selection}

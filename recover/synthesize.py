@@ -187,7 +187,7 @@ def synthesize(states, alignments, recipe, first_step=0, log_every=100, after_st
 
     alignments: {name: NormAlignment or its like, of a frozen net in eval mode}. A unit leaves the forward after its last step.
     first_step: where a checkpoint stands. after_step(step, active states) and when_finished(state) are called if given.
-    Terms go into state.log at every log_every-th step and the last; nothing here waits for the device but the density term.
+    Terms go into state.log, rows of every log_every-th step and the last; nothing here waits for the device but the density term.
     """
     with contextlib.ExitStack() as stack:
         for alignment in alignments.values():
@@ -219,8 +219,7 @@ def one_step(active, alignments, recipe, step, log_every):
         state.x.grad = None
     for view, part, values in zip(views, parts, terms, strict=True):
         view.backward(part.augmented.grad)
-        if step % log_every == 0 or step == part.state.unit.steps - 1:
-            part.state.log.add(step, values)
+        part.state.log.add(step, values, keep=step % log_every == 0 or step == part.state.unit.steps - 1)
     for state in active:
         if state.x.grad is None:  # no image has joined yet; Adam counts the step all the same (DELT)
             state.x.grad = torch.zeros_like(state.x)

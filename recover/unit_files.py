@@ -46,20 +46,39 @@ class UnitFiles:
         names = "_to_".join(dict.fromkeys([group[0].name, group[-1].name]))
         return self.run / "units" / f"unfinished_{names}.safetensors"
 
-    def is_finished(self, unit, weights):
-        """Whether the unit's record and all its images are there, and those of the units that it shared forwards with.
-
-        A group that was stopped half-way is optimised again as a whole (from its checkpoint), since company may change last
-        bits. weights: {net: fingerprint}; a unit made with other weights is refused.
-        """
+    def _record(self, unit, weights):
+        """The record of a unit, or None. weights: {net: fingerprint}; a unit made with other weights is refused."""
         path = self._record_path(unit.name)
-        if not path.exists() or not all(path.exists() for path in self._image_paths(unit)):
-            return False
+        if not path.exists():
+            return None
         record = run_folder.read_json(path, "recover")
-        for name, found in record.get("weights", {}).items():
-            if weights.get(name, found) != found:
+        found, together = record.get("weights", {}), record.get("units_together", [])
+        if not isinstance(found, dict) or not isinstance(together, list) or not all(isinstance(name, str) for name in together):
+            raise UserError(f"{path}: is not a record of recover. Remove it and run recover again.")
+        for name, fingerprint in found.items():
+            if weights.get(name, fingerprint) != fingerprint:
                 raise UserError(f"{path}: was made with other weights of {name} than those given now. {RESTART}")
-        return all(self._record_path(name).exists() for name in record.get("units_together", []))
+        return record
+
+    def unfinished(self, group, weights):
+        """What is left to do of a group, as groups of units that share forwards; [] when all is finished.
+
+        A unit is finished when its record and all its images are there. Units that once shared forwards are made again together
+        (from their checkpoint) when one of them is not finished, since company may change last bits; those that join the group
+        later (more IPC) keep to themselves. A checkpoint that a stop left behind finished units is removed.
+        """
+        records = {unit: self._record(unit, weights) for unit in group}
+        together = {name: tuple(record["units_together"]) for record in records.values() if record
+                    for name in record.get("units_together", [])}
+        companies, left = {}, []
+        for unit in group:
+            companies.setdefault(together.get(unit.name), []).append(unit)
+        for company in companies.values():
+            if all(records[unit] and all(path.exists() for path in self._image_paths(unit)) for unit in company):
+                self.drop_checkpoint(company)
+            else:
+                left.append(company)
+        return left
 
     def save_unit(self, unit, pixels, starts, record, class_names):
         """Write the images of a finished unit, uint8 [n, 3, S, S], then its record, and its preview if it has one.
@@ -102,6 +121,11 @@ class UnitFiles:
             state.restore(own)
             state.log.rows = [(step, terms) for step, terms in about["log"][state.unit.name]]
         return about["next_step"], about["seconds"]
+
+    def checkpoint_step(self, group):
+        """The step that a kept checkpoint of a group goes on at, or None."""
+        path = self._checkpoint_path(group)
+        return checkpoint.load_tensors(path)[1]["next_step"] if path.exists() else None
 
     def drop_checkpoint(self, group):
         self._checkpoint_path(group).unlink(missing_ok=True)

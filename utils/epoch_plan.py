@@ -33,6 +33,22 @@ class PlanOptions:
     alpha: float = 1.0
     seed: int = 42
 
+    def __post_init__(self):
+        """Raise ValueError for numbers that no plan can be drawn with (of a file that somebody else wrote)."""
+        whole = {"images": 1, "size": 1, "batch_size": 1, "seed": 0}
+        for name, least in whole.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{name} = {value!r}, expected an integer of {least} or more")
+        for name, highest in {"min_area": 1, "flip": 1, "alpha": 1e30}.items():
+            value = getattr(self, name)
+            least = "0 or more" if name == "flip" else "more than 0"
+            fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= highest
+            if not fits or (value == 0 and name != "flip"):
+                raise ValueError(f"{name} = {value!r}, expected {least} and at most {highest:g}")
+        if self.mix not in ALPHA:
+            raise ValueError(f"mix = {self.mix!r}, expected one of {', '.join(ALPHA)}")
+
     @property
     def batches(self):
         return -(-self.images // self.batch_size)
@@ -63,6 +79,25 @@ class EpochPlan:
     def from_tensors(cls, t):
         return cls(t["order"].long(), t["crops"].long(), t["flips"].bool(), t["partners"].long(), t["lams"].double(),
                    t["boxes"].long())
+
+    def check(self, options):
+        """Raise ValueError when the plan points outside of the images of these PlanOptions."""
+        n, batches, size = options.images, options.batches, options.size
+        shapes = {"order": (n,), "crops": (n, 4), "flips": (n,), "partners": (n,), "lams": (batches,), "boxes": (batches, 4)}
+        for name, shape in shapes.items():
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"{name} of shape {list(getattr(self, name).shape)}, expected {list(shape)}")
+        if not torch.equal(self.order.sort().values, torch.arange(n)):
+            raise ValueError("order does not name every image once")
+        top, left, height, width = self.crops.unbind(1)
+        inside = (self.crops.min() >= 0) & (height.min() > 0) & (width.min() > 0)
+        if not (inside & ((top + height).max() <= size) & ((left + width).max() <= size)):
+            raise ValueError("a crop lies outside of its image")
+        in_batch = torch.arange(n) // options.batch_size * options.batch_size
+        if self.partners.min() < 0 or not ((self.partners + in_batch < n) & (self.partners < options.batch_size)).all():
+            raise ValueError("a partner lies outside of its batch")
+        if not ((self.lams >= 0) & (self.lams <= 1)).all() or self.boxes.min() < 0 or self.boxes.max() > size:
+            raise ValueError("a mixing ratio or box lies outside of its range")
 
     def __eq__(self, other):
         return all(torch.equal(a, b) for a, b in zip(self.tensors().values(), other.tensors().values(), strict=True))

@@ -1,5 +1,6 @@
 """One clear sentence for a user's mistake instead of a traceback."""
 
+import contextlib
 import errno
 import os
 import signal
@@ -22,6 +23,15 @@ _DISK_ERRORS = {
 _OF_A_WORKER = "\nOriginal Traceback"  # a DataLoader hands on its worker's error with the worker's traceback as the message
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a program as cleanly as Ctrl-C."""
+
+
+def _terminated(*_):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # impatient schedulers send it again: let the first one finish cleaning up
+    raise _Terminated
+
+
 class UserError(Exception):
     """A mistake the user can mend. The message says what was found, what was expected and what to do."""
 
@@ -38,17 +48,41 @@ def explain(error):
         return where + _DISK_ERRORS[error.errno]
     if type(error).__name__ == "OutOfMemoryError":  # torch.cuda.OutOfMemoryError, without importing torch here
         return "out of GPU memory. Choose a smaller --batch-size or fewer --units-per-step and run the command again."
+    if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
+        return ("a process that decodes images was killed, most likely because memory ran out. Give fewer --workers, or ask for "
+                "more memory, and run the same command again: it goes on where it stopped.")
+    if isinstance(error, MemoryError):
+        return "out of memory. Give fewer --workers or ask for more memory, and run the same command again: finished work is kept."
     return None
+
+
+@contextlib.contextmanager
+def memory_advice(option, value, what):
+    """Name the option and the value to try when the GPU's memory runs out inside the block.
+
+    option: of the command line, value: its number, what: words for what a smaller one means.
+    """
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ != "OutOfMemoryError":
+            raise
+        if value > 1:
+            advice = f"found {option} {value}, try {option} {value // 2}: {what}"
+        else:
+            advice = f"{option} is already {value}: a GPU with more memory is needed, or a smaller network"
+        raise UserError(f"out of GPU memory; {advice}.") from error
 
 
 def run_entry(main, argv=None):
     """Run a stage's main(argv). A user's mistake ends in one sentence on stderr and exit status 2."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         main(argv)
-    except KeyboardInterrupt:
-        print("\nstopped. The same command goes on where it stopped.", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as stop:
+        if os.environ.get("RANK", "0") == "0":
+            print("\nstopped. The same command goes on where it stopped.", file=sys.stderr, flush=True)
+        sys.exit(143 if isinstance(stop, _Terminated) else 130)
     except Exception as error:
         sentence = explain(error)
         if sentence is None:

@@ -25,6 +25,7 @@ import torch
 from utils.errors import UserError
 
 _HOST = re.sub(r"[^A-Za-z0-9]", "-", socket.gethostname())
+_LARGEST_JSON = 64 << 20  # bytes; the largest of ours, a record of some thousand images, has one
 _LEFTOVER = re.compile(r"\..*\.([A-Za-z0-9-]+)\.(\d{1,10})\.tmp")
 
 
@@ -108,10 +109,16 @@ def write_json(path, content):
 def read_json(path, made_by):
     """Read a JSON object. made_by: what makes the file, for the error when it is missing or damaged."""
     try:
-        content = json.loads(Path(path).read_text())
+        with open(path, "rb") as file:
+            text = file.read(_LARGEST_JSON + 1)
+        if len(text) > _LARGEST_JSON:
+            raise ValueError(f"more than {_LARGEST_JSON >> 20} MB")
+        content = json.loads(text)
     except FileNotFoundError:
         raise UserError(f"{path}: not found. It is written by {made_by}.") from None
-    except (ValueError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise UserError(f"{path}: damaged (nested too deep). It is written by {made_by}; remove it and run that again.") from None
+    except ValueError as error:
         raise UserError(f"{path}: damaged ({error}). It is written by {made_by}; remove it and run that again.") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a JSON object. It is written by {made_by}; remove it and run that again.")
@@ -133,6 +140,8 @@ def settle_manifest(path, content, how_to_restart):
     found = read_json(path, "this command")
     for part in ("options", "identity"):
         there, here = found.get(part, {}), content.get(part, {})
+        if not isinstance(there, dict):
+            raise UserError(f"{path}: {part} is not an object. Was it changed by hand? Put it back, or remove it to start afresh.")
         for name in sorted(set(there) | set(here)):
             if there.get(name) != here.get(name):
                 raise UserError(f"{path}: was made with {name} = {_short(there.get(name))}, now {name} = "

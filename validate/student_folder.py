@@ -7,6 +7,7 @@ from pathlib import Path
 
 from models.networks import save_network
 from utils.checkpoint import load_state, save_state
+from utils.errors import UserError
 from utils.run_folder import read_json, settle_manifest, write_bytes, write_json
 
 
@@ -23,7 +24,15 @@ class StudentFolder:
     def result(self):
         """result.json of a finished student, or None."""
         file = self.path / "result.json"
-        return read_json(file, "validate") if file.exists() else None
+        if not file.exists():
+            return None
+        found = read_json(file, "validate")
+        for which in ("best", "last"):
+            for name in ("epoch", "top1", "top5"):
+                if not isinstance(found.get(which), dict) or not isinstance(found[which].get(name), (int, float)):
+                    raise UserError(f"{file}: does not say {name} of {which}. Remove it and run validate again.")
+        (self.path / "state.pt").unlink(missing_ok=True)  # left by a kill just after the result was written
+        return found
 
     def save_weights(self, which, network, about):
         """which: last or best. about: facts kept in the file's header; no times, so that the same run gives the same bytes."""
