@@ -32,9 +32,11 @@ def _as_it_was():
 def save_tensors(path, tensors, about=None):
     """Write {name: tensor} as safetensors, whole or not at all. about: JSON-able dict kept in the header, beside a CRC-32."""
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    text = json.dumps(about or {}, sort_keys=True)
-    # not save_file, which has a temporary file of its own: nobody would remove it after a kill
-    write_bytes(path, save(tensors, metadata={"about": text, "crc32": str(_crc32(tensors, text))}))
+    content = json.loads(json.dumps(about or {}, sort_keys=True))
+    text = json.dumps({"content": content, "crc32": _crc32(tensors, content)}, sort_keys=True)
+    # one entry of metadata: safetensors writes several in random order. Not save_file, which has a temporary file of its own:
+    # nobody would remove it after a kill
+    write_bytes(path, save(tensors, metadata={"about": text}))
 
 
 def load_tensors(path):
@@ -47,20 +49,21 @@ def load_tensors(path):
         raise UserError(f"{path}: no such file.")
     try:
         with safe_open(path, "pt") as file:
-            found = file.metadata() or {}
-            about = json.loads(found.get("about", "{}"))
+            about = json.loads((file.metadata() or {}).get("about", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, ValueError, RecursionError, OSError) as error:
         raise UserError(f"{path}: damaged or not a safetensors file ({error}). Remove it and make it again.") from None
-    sealed = bool({"about", "crc32"} & set(found)) and set(found) != {"about"}  # not in other tools' files and in our oldest
-    if not isinstance(about, dict) or (sealed and found.get("crc32") != str(_crc32(tensors, found.get("about", "")))):
+    if isinstance(about, dict) and not {"content", "crc32"} & set(about):
+        return tensors, about  # of another tool, or of ours before there were checksums
+    if not isinstance(about, dict) or not isinstance(about.get("content"), dict) or about.get("crc32") != _crc32(
+            tensors, about["content"]):
         raise UserError(f"{path}: does not match its checksum, the file is damaged. Remove it and make it again.")
-    return tensors, about
+    return tensors, about["content"]
 
 
-def _crc32(tensors, text):
-    """CRC-32 of a text and of names, types, shapes and bytes of {name: tensor}."""
-    crc = zlib.crc32(text.encode())
+def _crc32(tensors, content):
+    """CRC-32 of a JSON-able dict and of names, types, shapes and bytes of {name: tensor}."""
+    crc = zlib.crc32(json.dumps(content, sort_keys=True).encode())
     for name in sorted(tensors):
         crc = zlib.crc32(json.dumps([name, str(tensors[name].dtype), list(tensors[name].shape)]).encode(), crc)
         crc = zlib.crc32(_memory(tensors[name]), crc)
