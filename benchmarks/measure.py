@@ -122,9 +122,13 @@ def table(header, rows):
 
 
 def save(args, prog, device, content):
-    """Write the figures beside what they were measured on and with: one entry a set of options, an older one is replaced."""
+    """Write the figures beside what they were measured on and with: one entry a set of options, an older one is replaced.
+
+    Options that are paths of this machine are left out.
+    """
     path = args.output or RESULTS / f"{prog}_{device.type}.json"
-    settings = {name: value for name, value in vars(args).items() if name not in ("output", "device")}
+    settings = {name: value for name, value in vars(args).items()
+                if name not in ("output", "device") and not isinstance(value, Path)}
     entry = {"options": settings, "hardware": hardware(device), "versions": run_folder.versions(), **content}
     runs = json.loads(path.read_text())["runs"] if path.exists() else []
     runs = [run for run in runs if (run["options"], run["hardware"]) != (entry["options"], entry["hardware"])]

@@ -18,6 +18,7 @@ from utils import datasets, distributed, options, run_folder
 from utils.distilled import DistilledImages
 from utils.epoch_plan import ALPHA, batch_slice, draw_plan, mixed_batch
 from utils.errors import UserError, run_entry
+from utils.host_memory import keep_freed_memory
 from utils.label_formats import label_format
 from utils.progress import duration, progress_bar
 from utils.soft_labels import EpochLabels, LabelWriter, arithmetic_of, epoch_bytes, epoch_file, format_of, plan_options, recipe_hash
@@ -25,6 +26,7 @@ from utils.soft_labels import EpochLabels, LabelWriter, arithmetic_of, epoch_byt
 
 def main(argv=None):
     args = get_args_parser().parse_args(argv)
+    keep_freed_memory()
     shard = options.settle_shard(args.shard)
     threads, device = options.set_threads(args.threads), distributed.choose_device(args.device)
     images = DistilledImages(args.train_dir or args.output_dir / "images", args.workers)

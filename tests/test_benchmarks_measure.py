@@ -26,7 +26,7 @@ def test_peak_memory_is_that_of_the_call():
 
 
 def test_a_run_with_the_same_options_replaces_its_figures(tmp_path):
-    args = Namespace(output=tmp_path / "x.json", device="cpu", batch_size=2)
+    args = Namespace(output=tmp_path / "x.json", device="cpu", batch_size=2, teacher_weights=tmp_path)
     for value in (1, 2):
         measure.save(args, "x", torch.device("cpu"), {"value": value})
     measure.save(Namespace(**{**vars(args), "batch_size": 3}), "x", torch.device("cpu"), {"value": 3})
