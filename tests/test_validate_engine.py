@@ -80,7 +80,7 @@ def test_uneven_groups_weigh_by_their_size():
     batch, net = random_batch(5), small_net(no_norm)
     whole = copy.deepcopy(net)
     LOSS(whole(batch.images), batch.soft_labels, batch.classes, batch.partner_classes, batch.lam).backward()
-    total, _ = engine.train_step(one_by_one(net), torch.optim.SGD(net.parameters(), lr=0.0), batch, LOSS, [3, 2])
+    total, _, _ = engine.train_step(one_by_one(net), torch.optim.SGD(net.parameters(), lr=0.0), batch, LOSS, [3, 2])
     torch.testing.assert_close(net[0].weight.grad, whole[0].weight.grad, rtol=1e-10, atol=1e-13)
     value = LOSS(whole(batch.images), batch.soft_labels, batch.classes, batch.partner_classes, batch.lam)
     assert float(total) == pytest.approx(5 * value.item())
@@ -106,7 +106,7 @@ def test_batch_of_one_uses_and_leaves_running_statistics():
     reference = copy.deepcopy(net).eval()
     expected = LOSS(reference(batch.images), batch.soft_labels, batch.classes, batch.partner_classes, batch.lam)
     net.train()
-    total, _ = engine.train_step(one_by_one(net), torch.optim.SGD(net.parameters(), lr=0.1), batch, LOSS, [1])
+    total, _, _ = engine.train_step(one_by_one(net), torch.optim.SGD(net.parameters(), lr=0.1), batch, LOSS, [1])
     assert float(total) == pytest.approx(expected.item())
     for name in ("running_mean", "running_var", "num_batches_tracked"):
         assert torch.equal(net[1].state_dict()[name], statistics[name])

@@ -34,7 +34,7 @@ def steps(net, loss, batches, together, batch_size, accumulation_steps, optimize
     optimizer = engine.build_optimizer(net, optimizer, 1e-3, 0.01)
     found = []
     for batch in batches:
-        total, hits = engine.train_step(passes, optimizer, batch, functools.partial(losses.student_loss, loss),
+        total, hits, _ = engine.train_step(passes, optimizer, batch, functools.partial(losses.student_loss, loss),
                                         losses.micro_batches(len(batch.images), batch_size, accumulation_steps))
         found.append((float(total), int(hits)))
     return found, net.state_dict(), {k: p.grad for k, p in net.named_parameters()}

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -31,8 +32,11 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("validate"))
+
+
+def make(root):
     """A run of 9 distilled images of 3 classes with labels for 4 epochs in batches of 4, 4 and 1, and real test images."""
-    root = tmp_path_factory.mktemp("validate")
     run = root / "run"
     real = tiny.image_folder(root / "distil", CLASSES, 3, size=(32, 32), seed=1)
     for c, name in enumerate(CLASSES):
@@ -336,9 +340,11 @@ def test_bad_input_through_the_command_line(made):
     found = run(*command(made, "x", "--student", "resnet81"))
     assert (found.returncode, found.stderr.count("\n")) == (2, 1)
     assert "resnet18" in found.stderr
-    found = run(*command(made, "x"), WORLD_SIZE="2", RANK="0")
-    assert found.returncode == 2
-    assert "side by side" in found.stderr
+    for rank, words in (("0", "NGPU=3, but a batch has 2 micro-batches.*Set NGPU=2.*side by side"), ("1", "")):
+        found = run(*command(made, "x"), WORLD_SIZE="3", RANK=rank, LOCAL_RANK=rank)  # no process group: no rank waits for another
+        assert found.returncode == 2
+        assert re.search(words, found.stderr)
+        assert found.stderr.count("\n") == (rank == "0")  # one speaks for all
 
 
 def test_bad_input_in_one_sentence(made, tmp_path):

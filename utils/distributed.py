@@ -78,13 +78,23 @@ def share_by_cost(items, cost, shard=(0, 1)):
     return [items[place] for place in sorted(mine)]
 
 
-def barrier():
-    """Wait for the other ranks, days if need be: one may be at a pass over all training images. Forms the process group (gloo)
-    on first use; nothing to do on one process."""
-    if world_size() == 1:
-        return
+def form_group():
+    """Form the process group (gloo) if there is none. It waits for days: one rank may be at a pass over all training images."""
     if not dist.is_initialized():
         dist.init_process_group("gloo", timeout=datetime.timedelta(days=7))
+
+
+def leave_group():
+    """Take the process group down, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def barrier():
+    """Wait for the other ranks. Forms the process group on first use; nothing to do on one process."""
+    if world_size() == 1:
+        return
+    form_group()
     dist.barrier()
 
 

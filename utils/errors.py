@@ -74,8 +74,11 @@ def memory_advice(option, value, what):
         raise UserError(f"out of GPU memory; {advice}.") from error
 
 
-def run_entry(main, argv=None):
-    """Run a stage's main(argv). A user's mistake ends in one sentence on stderr and exit status 2."""
+def run_entry(main, argv=None, same_for_all=False):
+    """Run a stage's main(argv). A user's mistake ends in one sentence on stderr and exit status 2.
+
+    same_for_all: under torchrun all ranks read the same, so that the first one of each machine speaks for all.
+    """
     signal.signal(signal.SIGTERM, _terminated)
     try:
         main(argv)
@@ -88,5 +91,9 @@ def run_entry(main, argv=None):
         if sentence is None:
             raise
         rank = os.environ.get("RANK")  # under torchrun each says what it found: only its own share may be at fault
+        if same_for_all:
+            if os.environ.get("LOCAL_RANK", "0") != "0":
+                sys.exit(2)
+            rank = None
         print(f"error{f' on rank {rank}' if rank else ''}: {sentence}", file=sys.stderr, flush=True)
         sys.exit(2)

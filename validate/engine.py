@@ -105,13 +105,16 @@ def train_step(passes, optimizer, batch, loss, sizes):
 
     passes: validate.passes.Passes. loss: function of (logits, soft_labels, classes, partner_classes, lam) giving the mean over
     its images, called once a micro-batch. BatchNorm sees one micro-batch at a time, so its running statistics move once per
-    micro-batch (released code), whether they share a pass or not.
-    Returns (sum of the loss over images, number of hits on the un-mixed class), on the device.
+    micro-batch (released code), whether they share a pass or not. Several processes each take some of the micro-batches.
+    Returns, over this process's images: (sum of the loss, number of hits on the un-mixed class), on the device, and their number.
     """
     count = len(batch.images)
     optimizer.zero_grad(set_to_none=True)
-    total, hits, start = 0.0, 0, 0
-    for group in passes.cut(sizes):
+    total, hits, seen = 0.0, 0, 0
+    for start, group in passes.each(sizes):
+        if not group:
+            passes.nothing(batch.images).backward()
+            continue
         at = slice(start, start + sum(group))
         logits = passes(batch.images[at], group)
         weighted = 0.0
@@ -121,28 +124,30 @@ def train_step(passes, optimizer, batch, loss, sizes):
             soft = None if batch.soft_labels is None else batch.soft_labels[own]
             partners = None if batch.partner_classes is None else batch.partner_classes[own]
             value = loss(part, soft, batch.classes[own], partners, batch.lam)
-            weighted = weighted + value * (size / count)
+            weighted = weighted + value * (passes.scale * size / count)
             total = total + value.detach() * size
         weighted.backward()
         hits = hits + (logits.detach().argmax(1) == batch.classes[at]).sum()
+        seen += sum(group)
     optimizer.step()
-    return total, hits
+    return total, hits, seen
 
 
 def train_epoch(passes, optimizer, batches, loss, batch_size, accumulation_steps, after_batch=None, average=None):
-    """One epoch. batches: iterable of Batch. after_batch: called with (images so far, loss sum, hits), the sums on the device.
-    average: WeightAverage that follows every optimiser step, or None.
+    """One epoch. batches: iterable of Batch. after_batch: called with (images so far, loss sum, hits) of this process, the sums on
+    the device. average: WeightAverage that follows every optimiser step, or None.
 
-    Returns (mean loss per image, top-1 in percent against the un-mixed class), both while training.
+    Returns (mean loss per image, top-1 in percent against the un-mixed class), both while training and over all processes.
     """
     passes.network.train()
     seen, total, hits = 0, 0.0, 0
     for batch in batches:
         sizes = micro_batches(len(batch.images), batch_size, accumulation_steps)
-        batch_total, batch_hits = train_step(passes, optimizer, batch, loss, sizes)
+        batch_total, batch_hits, images = train_step(passes, optimizer, batch, loss, sizes)
         if average is not None:
             average.update(passes.network)
-        seen, total, hits = seen + len(batch.images), total + batch_total, hits + batch_hits
+        seen, total, hits = seen + images, total + batch_total, hits + batch_hits
         if after_batch is not None:
             after_batch(seen, total, hits)
-    return float(total) / seen, 100 * int(hits) / seen
+    seen, total, hits = passes.sum([seen, total, hits])
+    return total / seen, 100 * hits / seen

@@ -1,4 +1,5 @@
-"""How the images of a batch go through a student: number format, compilation, one pass for all micro-batches or one for each."""
+"""How the images of a batch go through a student: number format, compilation, which micro-batches this process takes and
+whether they share a pass."""
 
 import contextlib
 
@@ -8,6 +9,7 @@ from torch import nn
 from models.networks import Network
 from utils.precision import Arithmetic
 from validate.grouped_batch_norm import Groups, batch_norm_layers
+from validate.ranks import RunningStatistics, Wrapped
 
 FP32 = Arithmetic()
 
@@ -17,19 +19,38 @@ class Passes:
 
     network: the student; it is changed in place (classes of layers, layout), its weights are its own. arithmetic: how it runs;
     weights, BatchNorm and logits are in its own number format, float32. together: one pass for all micro-batches, BatchNorm
-    group by group; else a pass for each, which needs less memory.
+    group by group; else a pass for each, which needs less memory. ranks: validate.ranks.Ranks, or None on one process.
     """
 
-    def __init__(self, network, device, arithmetic=FP32, together=True):
-        self.network, self._low = network, arithmetic.precision != "fp32"
+    def __init__(self, network, device, arithmetic=FP32, together=True, ranks=None):
+        self.network, self._low, self._together, self._ranks = network, arithmetic.precision != "fp32", together, ranks
         if not self._low and device.type == "cpu" and isinstance(network, Network):
             ordinary_layout(network)
         self._groups = Groups(network) if together else None
         self._forward = arithmetic.of(network)
+        if ranks is not None:
+            self._forward = ranks.averaging(Wrapped(network, self._forward))
+            self._statistics = RunningStatistics(network, ranks)
 
-    def cut(self, sizes):
-        """The micro-batches of each pass: [[25, 25]] together, [[25], [25]] apart."""
-        return [list(sizes)] if self._groups is not None else [[size] for size in sizes]
+    @property
+    def scale(self):
+        """Factor on this process's loss that makes the average of gradients over processes their sum."""
+        return 1 if self._ranks is None else self._ranks.count
+
+    def each(self, sizes):
+        """(first image, sizes) of each pass of this process over a batch that is cut into micro-batches of these sizes.
+
+        [(0, [25, 25])] together, [(0, [25]), (25, [25])] apart. A process that has none gets (0, []), and should run `nothing`.
+        Forward and backward of a pass belong inside the loop, and the loop must run to its end.
+        """
+        start, mine = (0, list(sizes)) if self._ranks is None else self._ranks.share(list(sizes))
+        passes = [mine] if self._together or not mine else [[size] for size in mine]
+        with contextlib.nullcontext() if self._ranks is None else self._statistics.follow(sizes):
+            for number, part in enumerate(passes):
+                last = self._ranks is None or number == len(passes) - 1
+                with contextlib.nullcontext() if last else self._forward.no_sync():  # gradients are averaged once a batch
+                    yield start, part
+                start += sum(part)
 
     def __call__(self, images, sizes):
         """Logits [n, C] of the n = sum(sizes) images of one pass; in train mode BatchNorm sees one micro-batch at a time."""
@@ -40,6 +61,17 @@ class Passes:
                 inside.enter_context(self._groups.of(sizes))
             logits = self._forward(images)
         return logits.float() if self._low else logits
+
+    def nothing(self, images):
+        """A loss of 0 through the whole network, so that this process takes part where gradients are averaged."""
+        return self(images[:1], [1]).sum() * 0
+
+    def sum(self, values):
+        """Plain numbers summed over processes, as a list of floats."""
+        if self._ranks is None:
+            return [float(value) for value in values]
+        device = next(self.network.parameters()).device
+        return self._ranks.sum(torch.tensor([float(value) for value in values], dtype=torch.float64, device=device)).tolist()
 
 
 def ordinary_layout(network):

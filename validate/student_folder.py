@@ -81,6 +81,19 @@ class StudentFolder:
         (self.path / "state.pt").unlink(missing_ok=True)
 
 
+class OthersFolder(StudentFolder):
+    """The folder as ranks other than 0 use it: they read and check, and write nothing."""
+
+    def settle(self, manifest):
+        if (self.path / "options.json").exists():
+            super().settle(manifest)
+
+    def _nothing(self, *_):
+        pass
+
+    save_weights = save_state = drop_metrics = add_metrics = finish = _nothing
+
+
 def draw_curve(lines, title):
     """Loss and top-1 over epochs as the bytes of a PNG. lines: those of metrics.jsonl."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import, and needed once

@@ -12,10 +12,6 @@ SEED=${SEED:-0}                                                         # the st
 # ---- nothing to edit below ----
 set -eu
 export CALLER_DIR="${CALLER_DIR:-$PWD}"
-if [ "${NGPU:-1}" -gt 1 ]; then
-    echo "error: NGPU=$NGPU, but a student is trained in one process. Set NGPU=1 and run several seeds side by side." >&2
-    exit 2
-fi
 cd "$ROOT"
 . ./utils/launch.sh
 launch validate.train_fkd --student "$STUDENT" --output-dir "$OUTPUT_DIR" --val-dir "$VAL_DIR" --epochs "$EPOCHS" \

@@ -15,28 +15,25 @@ from utils.distilled import DistilledImages
 from utils.errors import UserError, run_entry
 from utils.host_memory import keep_freed_memory
 from utils.progress import progress_bar
-from validate import label_source, rules
+from validate import label_source, ranks, rules
 from validate.args import get_args_parser
 from validate.engine import build_optimizer, set_batch_norm_momentum
 from validate.grouped_batch_norm import batch_norm_layers
-from validate.losses import student_loss
+from validate.losses import micro_batches, student_loss
 from validate.settings import changed, check_views, input_resize, label_kind, protocol, resolve, unread, wanted_of_labels
-from validate.student_folder import StudentFolder
+from validate.student_folder import OthersFolder, StudentFolder
 from validate.training import Training
 from validate.views import Views
 
 
 def main(argv=None):
     args = get_args_parser().parse_args(argv)
-    if distributed.world_size() > 1:
-        raise UserError(f"validate trains a student in one process, found {distributed.world_size()} (NGPU). Start it with NGPU=1, "
-                        "and run several seeds (--seed) side by side, each on its own GPU.")
     threads, device = options.set_threads(args.threads), distributed.choose_device(args.device)
     keep_freed_memory()
-    if args.evaluate is not None:
-        evaluate(args, device)
-    else:
+    if args.evaluate is None:
         train(args, device, threads)
+    elif distributed.rank() == 0:
+        evaluate(args, device)
 
 
 def train(args, device, threads):
@@ -56,10 +53,13 @@ def train(args, device, threads):
     network = build(args.student, len(images.classes), args.stem, settings["input_resize"],
                     (args.seed, "student", args.student), size)
     network.classes = test.classes
+    processes = distributed.world_size()
+    full = micro_batches(settings["batch_size"], settings["batch_size"], settings["gradient_accumulation_steps"])
+    ranks.check(len(full), processes)
     check_image_size(network, size)
 
     name = args.student_name or f"{file_stem(args.student)}_{protocol(args)}_seed{args.seed}"
-    folder = StudentFolder(args.output_dir / "students" / name)
+    folder = (StudentFolder if distributed.rank() == 0 else OthersFolder)(args.output_dir / "students" / name)
     departs = changed(args, settings)
     options.print_options("validate", {"preset": args.preset, "preset_changed": ", ".join(departs) or "nothing", **settings,
                                        "labels": source.kind, "images": f"{len(images)} in {images.folder}",
@@ -76,8 +76,9 @@ def train(args, device, threads):
     source.prepare()
     views = Views(images, source.options, args.seed, settings["randaugment"], settings["shuffle_patches"], args.workers, device)
     test_data = test_pixels(test, args), torch.from_numpy(test.labels)
-    run_folder.check_writable(folder.path)
-    run_folder.remove_leftovers(folder.path)
+    if distributed.rank() == 0:
+        run_folder.check_writable(folder.path)
+        run_folder.remove_leftovers(folder.path)
     folder.settle(manifest)
     if settings["bn_momentum"] is not None:
         set_batch_norm_momentum(network, settings["bn_momentum"])
@@ -86,7 +87,10 @@ def train(args, device, threads):
                                 settings["weight_decay_on"])
     loss = functools.partial(named_loss, settings)
     about = {"dataset": dataset, "image_size": size, "options": settings}
-    found = Training(folder, network, optimizer, settings, source, views, images.labels, test_data, loss, device, about).run()
+    together = ranks.Ranks(device) if processes > 1 else None  # everything is checked
+    found = Training(folder, network, optimizer, settings, source, views, images.labels, test_data, loss, device, about,
+                     together).run()
+    distributed.leave_group()
     result = report(found, settings, manifest, images, threads, device)
     folder.finish(result)
     distributed.print0(f"{words_for(name, result)}; {folder.path}")
@@ -167,6 +171,7 @@ def report(found, settings, manifest, images, threads, device):
                   "images": of_recover.get("seed")},
         "identity": {name: manifest["identity"][name] for name in ("images", "labels")}, "versions": manifest["versions"],
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu", "threads": threads,
+        "processes": distributed.world_size(),
         "seconds": found["seconds"],
     }
 
@@ -203,4 +208,4 @@ def evaluate(args, device):
 
 
 if __name__ == "__main__":
-    run_entry(main)
+    run_entry(main, same_for_all=True)

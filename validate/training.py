@@ -26,15 +26,18 @@ class Training:
 
     settings: resolved options. source: epoch(e) -> (plan, soft labels), with .options (PlanOptions). views: validate.views.Views
     of the distilled images. labels: classes int64 [N]. test: (pixels, labels) of the real test images.
-    loss: see engine.train_step. about: facts for the weight files' headers.
+    loss: see engine.train_step. about: facts for the weight files' headers. ranks: validate.ranks.Ranks, None on one process; all
+    ranks train and test together, folder is one that writes on rank 0 only.
     """
 
-    def __init__(self, folder, network, optimizer, settings, source, views, labels, test, loss, device, about):
+    def __init__(self, folder, network, optimizer, settings, source, views, labels, test, loss, device, about,
+                 ranks=None):
         self.folder, self.network, self.optimizer, self.settings = folder, network, optimizer, settings
         self.source, self.views, self.labels, self.test, self.loss = source, views, labels, test, loss
         self.device, self.about = device, about
         self.passes = Passes(network, device, Arithmetic(settings["precision"], settings["compile"]),
-                             settings["micro_batches"] == "together")
+                             settings["micro_batches"] == "together", ranks)
+        self.ranks = ranks
         self.average = WeightAverage(network, settings["ema"]) if settings["ema"] else None
         self.start, self.last, self.best, self.seconds = 0, None, None, 0.0
         self.restore()
@@ -77,7 +80,8 @@ class Training:
         plan, soft_labels = self.source.epoch(epoch)
         batches = planned_batches(self.views.epoch(epoch, plan), self.labels, plan, self.source.options, soft_labels,
                                   settings["gt_target"] == "mixed", self.device)
-        with library_randomness(self.device, settings["seed"], "student", epoch):
+        own = () if self.ranks is None or self.ranks.rank == 0 else (self.ranks.rank,)  # dropout: other masks for other images
+        with library_randomness(self.device, settings["seed"], "student", epoch, *own):
             loss, train_top1 = train_epoch(self.passes, self.optimizer, batches, self.loss, self.source.options.batch_size,
                                            settings["gradient_accumulation_steps"], self.progress(lr), self.average)
         if not math.isfinite(loss):
@@ -95,7 +99,7 @@ class Training:
 
     def evaluate(self, epoch):
         """Test; keep the weights when they are the best so far (the first of equals)."""
-        found = accuracy(self.tested, *self.test, self.device, progress="test")
+        found = accuracy(self.tested, *self.test, self.device, progress="test", ranks=self.ranks)
         self.last = {"epoch": epoch, "top1": found["top1"], "top5": found["top5"]}
         if self.best is None or self.last["top1"] > self.best["top1"]:
             self.best = self.last

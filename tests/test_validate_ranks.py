@@ -1,0 +1,202 @@
+"""Several processes train one student: equal to one process up to rounding, bit for bit for the same number of processes."""
+
+import contextlib
+import copy
+import functools
+import multiprocessing
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.networks import build
+from tests import test_validate_train_fkd as single
+from utils import distributed
+from utils.errors import UserError
+from utils.seeding import stream
+from validate import engine, losses
+from validate.average import WeightAverage
+from validate.passes import Passes
+from validate.ranks import Ranks, check, share
+from validate.train_fkd import main
+from validate.training import Training
+
+CPU = torch.device("cpu")
+ROOT = Path(__file__).parent.parent
+command = single.command
+
+# net, loss, images of each batch, images of a full batch, micro-batches of it, BatchNorm's momentum, one pass, type
+CASES = {"two halves": ("resnet18", "mse_gt", [10, 10, 10], 10, 2, None, True, torch.float64),
+         "a short last batch: no work for one rank": ("resnet18", "mse_gt", [10, 5, 10], 10, 2, None, True, torch.float64),
+         "a single image": ("shufflenet_v2_x0_5", "ce", [8, 1, 8], 8, 2, None, True, torch.float64),
+         "three uneven micro-batches, a pass each": ("resnet18", "dist", [8, 8, 7], 8, 3, 0.19, False, torch.float64),
+         "three uneven micro-batches, one pass": ("resnet18", "dist", [8, 8, 7], 8, 3, 0.19, True, torch.float64),
+         "no BatchNorm": ("alexnet", "kl", [8, 8], 8, 2, None, True, torch.float64),
+         "float32": ("resnet18", "mse_gt", [10, 10], 10, 2, None, True, torch.float32)}
+
+
+def test_shares_are_whole_micro_batches_in_order():
+    assert [share([25, 25], rank, 2) for rank in (0, 1)] == [(0, [25]), (25, [25])]
+    assert [share([13, 12, 12], rank, 2) for rank in (0, 1)] == [(0, [13, 12]), (25, [12])]
+    assert [share([13], rank, 2) for rank in (0, 1)] == [(0, [13]), (13, [])]
+    assert share([5, 5, 4, 4], 0, 1) == (0, [5, 5, 4, 4])
+
+
+def test_more_processes_than_micro_batches_are_refused():
+    check(2, 2)
+    with pytest.raises(UserError, match="NGPU=8, but a batch has 2 micro-batches.*at most 2 processes.*Set NGPU=2.*side by side"):
+        check(2, 8)
+
+
+def steps(case, ranks):
+    """One optimiser step a batch. Returns (weights and statistics, their average, loss, hits and images over all processes)."""
+    name, loss, counts, batch_size, accumulation_steps, momentum, together, dtype = CASES[case]
+    net = build(name, 5, seed=("ranks",), image_size=64).to(dtype).train()
+    for module in net.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0  # processes draw other masks
+    if momentum is not None:
+        engine.set_batch_norm_momentum(net, momentum)
+    passes, average = Passes(net, CPU, together=together, ranks=ranks), WeightAverage(net, 0.9)
+    optimizer = engine.build_optimizer(net, "sgd", 1e-2, 0.01)
+    batches = []
+    for number, count in enumerate(counts):
+        generator = stream("ranks", number)
+        classes = torch.randint(0, 5, (count,), generator=generator)
+        batches.append(engine.Batch(torch.randn(count, 3, 64, 64, generator=generator, dtype=dtype),
+                                    torch.randn(count, 5, generator=generator, dtype=dtype), classes, classes.flip(0), 0.3))
+    found = engine.train_epoch(passes, optimizer, batches, functools.partial(losses.student_loss, loss), batch_size,
+                               accumulation_steps, average=average)
+    return copy.deepcopy(net.state_dict()), copy.deepcopy(average.network.state_dict()), found
+
+
+def stop_at(epoch):
+    """Training that is interrupted when it reaches an epoch."""
+    one_epoch = Training.one_epoch
+
+    def until(self, now):
+        if now == epoch:
+            raise KeyboardInterrupt
+        one_epoch(self, now)
+
+    return until
+
+
+def rank_main(rank, port, commands, results):
+    """One of two processes: all cases, then students through the command line."""
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+                   "MASTER_PORT": str(port)}
+    found = {case: steps(case, Ranks(CPU)) for case in CASES}
+    distributed.leave_group()
+    whole = Training.one_epoch
+    for argv, stop in commands:
+        os.environ["MASTER_PORT"] = str(int(os.environ["MASTER_PORT"]) + 1)
+        Training.one_epoch = whole if stop is None else stop_at(stop)
+        with contextlib.suppress(KeyboardInterrupt):
+            main(argv)
+        Training.one_epoch = whole
+        distributed.leave_group()
+    torch.save(found, Path(results) / f"{rank}.pt")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return single.make(tmp_path_factory.mktemp("ranks"))
+
+
+@pytest.fixture(scope="module")
+def two(made):
+    """What two processes found: [{case: steps} of rank 0, of rank 1]; and the students that they trained."""
+    main(command(made, "one"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Training, "one_epoch", stop_at(2))
+        with pytest.raises(KeyboardInterrupt):
+            main(command(made, "one_then_two"))
+    commands = [(command(made, "two"), None), (command(made, "two_again"), None), (command(made, "two_stopped"), 2),
+                (command(made, "two_stopped"), None), (command(made, "one_then_two"), None), (command(made, "two_then_one"), 2),
+                (command(made, "two_online", "--labels", "online"), None)]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    results = made / "ranks"
+    results.mkdir()
+    processes = [context.Process(target=rank_main, args=(rank, port, commands, str(results))) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(280)
+    assert [process.exitcode for process in processes] == [0, 0]
+    main(command(made, "two_then_one"))
+    return [torch.load(results / f"{rank}.pt", weights_only=False) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_equal_one(two, case):
+    torch.set_num_threads(1)
+    (state, average, (loss, top1)), (first, first_average, numbers), (second, second_average, others) = (
+        steps(case, None), two[0][case], two[1][case])
+    close = {"rtol": 1e-8, "atol": 1e-10} if CASES[case][-1] == torch.float64 else {"rtol": 1e-3, "atol": 1e-4}
+    for mine, one, another in ((state, first, second), (average, first_average, second_average)):
+        for key, value in mine.items():
+            assert torch.equal(one[key], another[key]), key  # ranks agree bit for bit
+            torch.testing.assert_close(one[key], value, **close)
+    assert numbers == others
+    assert numbers == pytest.approx((loss, top1), rel=1e-4)
+
+
+@pytest.mark.usefixtures("two")
+def test_students_of_one_and_of_two_processes(made):
+    """In float32 and through AdamW, which divides by the size of gradients: weights drift apart by rounding, losses hardly."""
+    for a, b in zip(single.metrics(made, "two"), single.metrics(made, "one"), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=2e-3)
+        assert a["lr"] == b["lr"]
+    result = single.json.loads((made / "run/students/two/result.json").read_text())
+    assert result["processes"] == 2
+    assert {f.name for f in (made / "run/students/two").iterdir()} == {f.name for f in (made / "run/students/one").iterdir()}
+
+
+@pytest.mark.usefixtures("two")
+def test_same_number_of_processes_same_bytes(made):
+    for again in ("two_again", "two_stopped", "two_online"):
+        assert single.weights(made, again) == single.weights(made, "two"), again
+        assert single.metrics(made, again) == single.metrics(made, "two"), again
+    assert single.weights(made, "two") != single.weights(made, "one")  # they did share the work
+
+
+@pytest.mark.usefixtures("two")
+@pytest.mark.parametrize("name", ["one_then_two", "two_then_one"])
+def test_going_on_with_another_number_of_processes(made, name):
+    found, one = single.metrics(made, name), single.metrics(made, "one")
+    assert found[:2] == single.metrics(made, "one" if name == "one_then_two" else "two")[:2]
+    assert [line["loss"] for line in found] == pytest.approx([line["loss"] for line in one], rel=5e-3)
+
+
+@pytest.mark.slow
+def test_torchrun_through_the_script(made):
+    env = {**os.environ, "PYTHON": sys.executable, "OMP_NUM_THREADS": "1", "OUTPUT_DIR": str(made / "run"),
+           "VAL_DIR": str(made / "val"), "STUDENT": "shufflenet_v2_x0_5", "EPOCHS": "4"}
+
+    def run(count, *more):
+        options = ["--device", "cpu", "--threads", "1", "--eval-every", "2", *more]
+        return subprocess.run(["sh", "validate/train_FKD_10_r18.sh", *options], cwd=ROOT, env={**env, "NGPU": str(count)},
+                              capture_output=True, text=True, timeout=280)
+
+    done = run(2, "--student-name", "script")
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall("best, epoch", done.stdout)) == 1  # rank 0 alone prints
+    shutil.rmtree(made / "run/students/script_again", ignore_errors=True)
+    assert run(2, "--student-name", "script_again").returncode == 0
+    assert single.weights(made, "script") == single.weights(made, "script_again")
+    refused = run(3, "--student-name", "refused")
+    assert refused.returncode != 0
+    assert len(re.findall("^error: ", refused.stderr, re.M)) == 1
+    assert "NGPU=3, but a batch has 2 micro-batches" in refused.stderr
+    assert not (made / "run/students/refused").exists()
