@@ -82,8 +82,8 @@ class Work:
                 for index, (top, left, height, width), flip in zip(self.plan.order[at].tolist(), self.plan.crops[at].tolist(),
                                                                    self.plan.flips[at].tolist(), strict=True):
                     image = decode(io.BytesIO(self.files[index]))
-                    image = image.resize((self.options.size,) * 2, Image.Resampling.BILINEAR,
-                                         (left, top, left + width, top + height))
+                    image = image.crop((left, top, left + width, top + height))
+                    image = image.resize((self.options.size,) * 2, Image.Resampling.BILINEAR)
                     if flip:
                         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
                     views.append((to_tensor(image).float() / 255 - mean) / std)
