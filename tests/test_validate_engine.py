@@ -1,5 +1,6 @@
 import copy
 import functools
+import math
 
 import pytest
 import torch
@@ -118,8 +119,9 @@ def test_epoch_gives_mean_loss_and_top1_over_images():
     net, seen = small_net(no_norm), []
     batches = [random_batch(6), random_batch(2)]
     still = torch.optim.SGD(net.parameters(), lr=0.0)
-    loss, top1 = engine.train_epoch(one_by_one(net), still, batches, LOSS, 6, 2, lambda *sums: seen.append(sums[0]))
+    loss, top1, bad = engine.train_epoch(one_by_one(net), still, batches, LOSS, 6, 2, lambda *sums: seen.append(sums[0]))
     assert seen == [6, 8]
+    assert bad is None
     values, hits = 0.0, 0
     for b in batches:
         logits = net(b.images)
@@ -127,6 +129,14 @@ def test_epoch_gives_mean_loss_and_top1_over_images():
         hits += int((logits.argmax(1) == b.classes).sum())
     assert loss == pytest.approx(values / 8)
     assert top1 == pytest.approx(100 * hits / 8)
+
+
+def test_the_first_batch_whose_loss_is_not_finite_is_named():
+    net, batches = small_net(no_norm), [random_batch(6) for _ in range(4)]
+    batches[1].soft_labels[2, 3] = float("inf")
+    loss, _, bad = engine.train_epoch(one_by_one(net), torch.optim.SGD(net.parameters(), lr=0.0), batches, LOSS, 6, 2)
+    assert bad == 1
+    assert not math.isfinite(loss)
 
 
 def test_library_randomness_repeats_and_puts_the_state_back():

@@ -287,7 +287,7 @@ def test_other_losses_and_optimisers_train(made, more):
 
 
 def test_a_diverging_student_stops_with_one_sentence(made):
-    with pytest.raises(UserError, match="training loss is (nan|inf).*smaller --lr"):
+    with pytest.raises(UserError, match=r"epoch \d, batch \d of 3: the training loss is (nan|inf).*smaller --lr"):
         main([*command(made, "diverges"), "--optimizer", "sgd", "--lr", "1e8"])
 
 

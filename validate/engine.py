@@ -1,6 +1,7 @@
 """Training a student: its optimiser, its batches and one epoch. Knows nothing of options and folders."""
 
 import contextlib
+import math
 from dataclasses import dataclass
 
 import torch
@@ -137,17 +138,20 @@ def train_epoch(passes, optimizer, batches, loss, batch_size, accumulation_steps
     """One epoch. batches: iterable of Batch. after_batch: called with (images so far, loss sum, hits) of this process, the sums on
     the device. average: WeightAverage that follows every optimiser step, or None.
 
-    Returns (mean loss per image, top-1 in percent against the un-mixed class), both while training and over all processes.
+    Returns, while training and over all processes: (mean loss per image, top-1 in percent against the un-mixed class, number of the
+    first batch whose loss is not finite, or None).
     """
     passes.network.train()
-    seen, total, hits = 0, 0.0, 0
+    seen, total, hits, by_batch = 0, 0.0, 0, []  # by batch, on the device: no step waits to see whether its loss is finite
     for batch in batches:
         sizes = micro_batches(len(batch.images), batch_size, accumulation_steps)
         batch_total, batch_hits, images = train_step(passes, optimizer, batch, loss, sizes)
         if average is not None:
             average.update(passes.network)
         seen, total, hits = seen + images, total + batch_total, hits + batch_hits
+        by_batch.append(batch_total)
         if after_batch is not None:
             after_batch(seen, total, hits)
-    seen, total, hits = passes.sum([seen, total, hits])
-    return total / seen, 100 * hits / seen
+    seen, hits, *by_batch = passes.sum([seen, hits, *by_batch])
+    first_bad = next((number for number, value in enumerate(by_batch) if not math.isfinite(value)), None)
+    return sum(by_batch) / seen, 100 * hits / seen, first_bad

@@ -67,11 +67,10 @@ class Passes:
         return self(images[:1], [1]).sum() * 0
 
     def sum(self, values):
-        """Plain numbers summed over processes, as a list of floats."""
-        if self._ranks is None:
-            return [float(value) for value in values]
+        """Numbers (tensors of one on the device, or plain) summed over processes, as a list of floats."""
         device = next(self.network.parameters()).device
-        return self._ranks.sum(torch.tensor([float(value) for value in values], dtype=torch.float64, device=device)).tolist()
+        values = torch.stack([torch.as_tensor(value, dtype=torch.float64, device=device) for value in values])
+        return (values if self._ranks is None else self._ranks.sum(values)).tolist()
 
 
 def ordinary_layout(network):

@@ -1,6 +1,5 @@
 """All epochs of a student: training, testing every few epochs, saving, going on after a stop."""
 
-import math
 import time
 
 import torch
@@ -82,11 +81,11 @@ class Training:
                                   settings["gt_target"] == "mixed", self.device)
         own = () if self.ranks is None or self.ranks.rank == 0 else (self.ranks.rank,)  # dropout: other masks for other images
         with library_randomness(self.device, settings["seed"], "student", epoch, *own):
-            loss, train_top1 = train_epoch(self.passes, self.optimizer, batches, self.loss, self.source.options.batch_size,
+            loss, train_top1, bad = train_epoch(self.passes, self.optimizer, batches, self.loss, self.source.options.batch_size,
                                            settings["gradient_accumulation_steps"], self.progress(lr), self.average)
-        if not math.isfinite(loss):
-            raise UserError(f"epoch {epoch + 1}: the training loss is {loss}. Try a smaller --lr, with another "
-                            f"--student-name or after removing {self.folder.path}.")
+        if bad is not None:
+            raise UserError(f"epoch {epoch + 1}, batch {bad + 1} of {self.source.options.batches}: the training loss is {loss}. Try a "
+                            f"smaller --lr, with another --student-name or after removing {self.folder.path}.")
         line = {"epoch": epoch, "lr": lr, "loss": loss, "train_top1": train_top1}
         tested = is_tested(epoch, epochs, settings["eval_every"], settings["eval_from"])
         if tested:
