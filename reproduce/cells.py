@@ -39,7 +39,8 @@ class Cell:
     """One number of a table.
 
     words: {kind: word}, what the cell is picked by, in the table's order of kinds. labels: None where the protocol needs no
-    labels folder. paper, std: what the paper reports in per cent, None for "-". note: what the sources leave unsaid.
+    labels folder. paper, std: what the paper reports in per cent, None for "-". note: what the sources leave unsaid. stands_for:
+    the paper's cell, where this one replaces it for a dataset that cannot make it.
     Options are keyed by their long name with _ for -; a list is several values, True a bare flag.
     """
 
@@ -53,6 +54,7 @@ class Cell:
     paper: float | None
     std: float | None = None
     note: str = ""
+    stands_for: "Cell | None" = None
 
     @property
     def name(self):

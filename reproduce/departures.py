@@ -11,6 +11,7 @@ from reproduce import commands
 from reproduce.sizes import Sizes
 from utils import run_folder
 from validate.args import get_args_parser as validate_parser
+from validate.settings import label_kind
 
 IMAGENET = types.SimpleNamespace(image_size=224, flips=True, classes=1000)
 _FREE = {"seed", "units_per_step", "fkd_seed"}  # other values are other runs of the same cell
@@ -19,11 +20,11 @@ _FREE = {"seed", "units_per_step", "fkd_seed"}  # other values are other runs of
 def departures(cell, sizes, seed):
     """Words such as "iteration 100 (paper 4000)", in order; none for a cell made as the paper's.
 
-    Compared are recover's images.json, relabel's labels.json and the student's result.json with what the cell's commands for
-    ImageNet-1K would have stored.
+    Compared are recover's images.json, relabel's labels.json and the student's result.json with what the commands for
+    ImageNet-1K would have stored, of the cell or of the paper's cell that it stands for.
     """
     here = commands.cell_commands(cell, replace(sizes, seeds=(seed,)))
-    paper = commands.cell_commands(cell, Sizes(output_dir=sizes.output_dir, seeds=(seed,)))
+    paper = commands.cell_commands(cell.stands_for or cell, Sizes(output_dir=sizes.output_dir, seeds=(seed,)))
     words = []
     for found, expected in zip(here, paper, strict=True):
         there, wanted = stored(found), expected_of(expected)
@@ -42,9 +43,10 @@ def expected_of(command):
         names = ("teachers", "ensemble", "batch_size", "min_scale_crops", "mix_type", "teacher_weights")
         return {name: getattr(args, name) for name in names}
     args = validate_parser().parse_args(command.arguments)
-    online = {"teachers": args.teachers} if args.labels == "teacher" else {}
-    return {"student": args.student, "epochs": args.epochs, "loss_type": args.loss_type, "optimizer": args.optimizer,
-            "image_size": IMAGENET.image_size, **online}
+    kind = label_kind(args)
+    of_kind = {"teacher": ("teachers",), "hard": ("batch_size", "min_scale_crops", "weight_decay_on")}  # others: relabel's
+    names = ("student", "epochs", "loss_type", "optimizer", *of_kind.get(kind, ()))
+    return {**{name: getattr(args, name) for name in names}, "image_size": IMAGENET.image_size}
 
 
 def stored(command):

@@ -101,7 +101,7 @@ def for_digits(cell):
     row = cell.words["row"]
     if row not in FROM_RDED or cell.ipc == 10:
         return cell
-    return replace(cell, images=from_rded(row, Images("rded_single", {"preset": "rded", "mosaic_grid": 1})))
+    return replace(cell, images=from_rded(row, Images("rded_single", {"preset": "rded", "mosaic_grid": 1})), stands_for=cell)
 
 
 TABLE = Table("table1", "ImageNet-1K, ResNet-18/50/101 students, IPC 10/50/100", list(_cells()))

@@ -45,7 +45,7 @@ DIGITS_STUDENT = Student("hard-adamw", "resnet18", {"preset": "hard-label", "opt
 
 def for_digits(cell):
     """The cell with a student that digits can train; other tables' cells as they are."""
-    return replace(cell, student=DIGITS_STUDENT) if cell.student is STUDENT else cell
+    return replace(cell, student=DIGITS_STUDENT, stands_for=cell) if cell.student is STUDENT else cell
 
 
 TABLE = Table(

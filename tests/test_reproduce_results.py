@@ -101,6 +101,24 @@ def test_another_online_teacher_is_a_departure(tmp_path):
     assert departures.departures(cell, found, 0) == ["teachers resnet50 (paper resnet18)"]
 
 
+def digits_cell(table, name):
+    return run.cells_for(run.TABLES[table], "digits").cell(name)
+
+
+@pytest.mark.parametrize(("table", "name", "words"), [
+    ("table2", "sre2l", ["batch_size 25 (paper 256)", "min_scale_crops 0.25 (paper 0.08)", "optimizer adamw (paper sgd)",
+                         "weight_decay_on matrices (paper all)"]),
+    ("table1", "r18 ipc50 rded", ["mosaic_grid 1 (paper 2)"]),
+    ("table1", "r18 ipc100 edc", ["mosaic_candidates 300 (paper 400)", "mosaic_grid 1 (paper 2)"]),
+    ("table1", "r18 ipc10 rded", []), ("table1", "r18 ipc10 prism", [])])
+def test_what_digits_replace_in_a_cell_is_a_departure(tmp_path, table, name, words):
+    """Even at the paper's sizes: AdamW for SGD, one crop for mosaics of four. Compared is with the paper's cell, not with itself."""
+    cell, found = digits_cell(table, name), Sizes(output_dir=tmp_path)
+    for command in commands.cell_commands(cell, replace(found, seeds=(0,))):
+        write_stage(command)
+    assert sorted(departures.departures(cell, found, 0)) == words
+
+
 def test_missing_folders_are_named_before_anything_runs(tmp_path):
     (tmp_path / "train/a").mkdir(parents=True)
     command = ["table1", "r18", "ipc10", "prism", "--train-dir", str(tmp_path / "train"), "--output-dir", str(tmp_path / "out")]
