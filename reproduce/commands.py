@@ -1,11 +1,14 @@
 """The stages' commands that make a cell."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from models import pretrain
+from models.pretrain_args import get_args_parser as squeeze_parser
 from recover import data_synthesis
 from recover.args import get_args_parser as recover_parser
+from recover.settings import RANKED
 from relabel import generate_soft_label
 from relabel.args import get_args_parser as relabel_parser
 from reproduce.cells import as_arguments
@@ -15,7 +18,6 @@ from validate import train_fkd
 from validate.args import get_args_parser as validate_parser
 
 ENTRIES = {"squeeze": pretrain, "recover": data_synthesis, "relabel": generate_soft_label, "validate": train_fkd}
-_SHARED = ("recover", "relabel")  # stages that several processes share
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,18 @@ class Command:
     folder: Path
     title: str
 
-    def processes(self, ngpu):
-        return ngpu if self.stage in _SHARED else 1
+    @property
+    def module(self):
+        """The stage's entry, as after python -m."""
+        return ENTRIES[self.stage].__spec__.name
 
-    def line(self, ngpu=1):
-        """As one would type it in the project's root."""
-        return command_line(ENTRIES[self.stage].__spec__.name, self.arguments, self.processes(ngpu))
+    def line(self, share=(0, 1)):
+        """As one would type it in the project's root. share: (I, N), part I of N of the work."""
+        return command_line(self.module, self.arguments_of(share))
+
+    def arguments_of(self, share):
+        """arguments for part I of N of the work: (I, N)."""
+        return [*self.arguments, *(["--shard", f"{share[0]}/{share[1]}"] if share[1] > 1 else [])]
 
 
 def cell_commands(cell, sizes):
@@ -57,11 +65,51 @@ def squeeze(commands, sizes):
     return Command("squeeze", tuple(arguments), folder, f"squeeze: {', '.join(names)}")
 
 
+def needs(cells, sizes):
+    """{command: commands that must be finished before it} for some cells, in the order in which one process runs them: teachers,
+    then cell by cell, equal commands once."""
+    chains = [_of_seed(cell, sizes, seed) for cell in cells for seed in sizes.seeds]
+    teachers = squeeze([command for chain in chains for command in chain], sizes)
+    found = {} if teachers is None else {teachers: ()}
+    for chain in chains:
+        for before, command in zip([None, *chain], chain, strict=False):
+            own = [] if before is None else [before]
+            found.setdefault(command, (*own, *([teachers] if teachers is not None and nets(command) else ())))
+    return found
+
+
+def shares(command, classes):
+    """In how many parts (--shard) a command's work can be done side by side; a student is one. classes: number of the dataset's."""
+    if command.stage == "squeeze":
+        return len(squeeze_parser().parse_args(command.arguments).teachers)
+    if command.stage == "relabel":
+        args = relabel_parser().parse_args(command.arguments)
+        return args.epochs if args.label_store == "files" else 1
+    if command.stage == "validate":
+        return 1
+    args = recover_parser().parse_args(command.arguments)
+    if args.iteration == 0 and args.start in RANKED:
+        return 1  # all of its work is to choose, and each part would choose for itself
+    units = math.ceil(args.ipc_end * classes / args.batch_size)
+    if args.batch_layout == "slice":
+        units = args.ipc_end * math.ceil(classes / args.batch_size)
+    return math.ceil(units / args.units_per_step)
+
+
+def prepares(command):
+    """Whether a recover command looks at the training images before it optimises: to choose where it starts or to measure
+    statistics, which is kept. Of parts that start together each would do that anew."""
+    if command.stage != "recover":
+        return False
+    args = recover_parser().parse_args(command.arguments)
+    return args.start in RANKED or args.match == "convolution" or args.without_bn == "calibrated"
+
+
 def nets(command):
     """Names of the teachers that a command needs."""
     if command.stage == "recover":
         args = recover_parser().parse_args(command.arguments)
-        names = [args.ranker or args.primary_teacher] if args.start in ("medium", "mosaic") else []
+        names = [args.ranker or args.primary_teacher] if args.start in RANKED else []
         if args.iteration:
             pool = args.decoupling != "single" or args.logit_teacher == "drawn" or args.selection == "in-turn"
             names += [args.primary_teacher, *(args.bn_teachers if pool else [])]

@@ -8,13 +8,14 @@ ITERATION=${ITERATION:-100}                                             # steps 
 EPOCHS=${EPOCHS:-}                                                      # of labels and students; empty: Table 2 50, Table 3 60
 OUTPUT_DIR=${OUTPUT_DIR:-$ROOT/results/digits_lab}                      # run folders, report.md, digits_lab.png
 CSV_DIR=${CSV_DIR:-$OUTPUT_DIR}                                         # digits_table2.csv, digits_table3.csv
-THREADS=${THREADS:-}                                                    # of the CPU
+NGPU=${NGPU:-1}                                                         # each runs one row, part of a row or seed at a time
+THREADS=${THREADS:-}                                                    # of the CPU, for each of the NGPU
 # ---- nothing to edit below ----
 set -eu
 export CALLER_DIR="${CALLER_DIR:-$PWD}"
 cd "$ROOT"
 . ./utils/launch.sh
-NGPU=1
+PROCESSES=$NGPU NGPU=1
 # shellcheck disable=SC2086 # the seeds are a list of numbers
-launch reproduce.digits_lab --seeds $SEEDS --iteration "$ITERATION" --output-dir "$OUTPUT_DIR" --csv-dir "$CSV_DIR" \
+launch reproduce.digits_lab --seeds $SEEDS --iteration "$ITERATION" --output-dir "$OUTPUT_DIR" --csv-dir "$CSV_DIR" --ngpu "$PROCESSES" \
     ${IPC:+--ipc "$IPC"} ${EPOCHS:+--epochs "$EPOCHS"} ${THREADS:+--threads "$THREADS"} "$@"

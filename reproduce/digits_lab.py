@@ -6,9 +6,9 @@ Every seed makes its own images, labels and student; the teachers are trained on
 digits_table3.csv (a line per row and seed), digits_lab.png and report.md. What is finished is skipped.
 """
 
-from reproduce import commands, lab_report, table2
+from reproduce import commands, lab_report, steps, table2
 from reproduce.run import run_cells
-from reproduce.sizes import Sizes
+from reproduce.sizes import Sizes, add_run_arguments
 from reproduce.steps import ROOT
 from utils import options, run_folder
 from utils.errors import run_entry
@@ -27,7 +27,7 @@ def get_args_parser():
     parser.add_argument("--iteration", type=options.positive_int, default=100, help="steps of the longest slices")
     parser.add_argument("--epochs", type=options.positive_int, help="of labels and students (default: Table 2 50, Table 3 60)")
     parser.add_argument("--teacher-weights", type=options.path, help="folder of teachers (default: they are trained first)")
-    parser.add_argument("--threads", type=options.positive_int, help="CPU threads (default: PyTorch's choice)")
+    add_run_arguments(parser)
     parser.add_argument("--output-dir", type=options.path, default=ROOT / "results" / "digits_lab", help="run folders, report")
     parser.add_argument("--csv-dir", type=options.path, help="where the CSV files go (default: OUTPUT_DIR)")
     return parser
@@ -35,7 +35,10 @@ def get_args_parser():
 
 def main(argv=None):
     args = get_args_parser().parse_intermixed_args(argv)
-    measured = {name: measure(name, args) for name in args.tables or lab_report.TABLES}
+    names = args.tables or list(lab_report.TABLES)
+    outcomes = [run_cells(lab_cells(name), lab_sizes(name, args)) for name in names]
+    steps.end([failure for failures, _ in outcomes for failure in failures], sum(total for _, total in outcomes))
+    measured = {name: measure(name, args) for name in names}
     lab_report.draw(measured, args.output_dir / "digits_lab.png")
     text = "\n\n".join(f"## {name}: {lab_report.sizes_words(lines)}\n\n{lab_report.markdown(name, lines)}"
                        for name, lines in measured.items())
@@ -45,12 +48,9 @@ def main(argv=None):
 
 
 def measure(name, args):
-    """Run the rows of a table and write its CSV. Returns the lines: dicts, one per row and seed."""
-    found = lab_sizes(name, args)
-    cells = lab_cells(name)
-    run_cells(cells, found)
-    lines = []
-    for cell in cells:
+    """Read what a table's finished rows say and write its CSV. Returns the lines: dicts, one per row and seed."""
+    found, lines = lab_sizes(name, args), []
+    for cell in lab_cells(name):
         for seed in found.seeds:
             result = run_folder.read_json(commands.student_folder(cell, found, seed) / "result.json", "validate")
             lines.append({"row": cell.name, "seed": seed, "ipc": found.ipc, "iteration": found.iteration, "epochs": found.epochs,
@@ -69,7 +69,7 @@ def lab_sizes(name, args):
     ipc = args.ipc or IPC[name]
     return Sizes(output_dir=args.output_dir, dataset="digits", teacher_weights=args.teacher_weights and str(args.teacher_weights),
                  iteration=args.iteration, epochs=args.epochs or EPOCHS[name], ipc=ipc, seeds=tuple(dict.fromkeys(args.seeds)),
-                 full_seeds=True, units_per_step=ipc, threads=args.threads)
+                 full_seeds=True, units_per_step=ipc, ngpu=args.ngpu, threads=args.threads)
 
 
 if __name__ == "__main__":

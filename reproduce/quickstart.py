@@ -74,7 +74,7 @@ def main(argv=None):
                 steps.run(f"validate: {name}, {kind} labels, seed {seed}", train_fkd, *student, *loss,
                           "--student-name", f"{kind}_seed{seed}")
 
-    report = write_report(out, SETS, args.seeds, TEACHERS, steps.seconds, sizes)
+    report = write_report(out, SETS, args.seeds, TEACHERS, steps.timings.seconds, sizes)
     print(f"\nReport: {report}", flush=True)
 
 

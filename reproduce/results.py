@@ -18,7 +18,8 @@ COLUMNS = ("table", "cell", "row", "paper", "paper_std", "ours", "ours_std", "se
 class Outcome:
     """A cell's finished students. best, last: top-1 per seed, in per cent.
 
-    hours: of one process; images, labels and students, without what choosing start images and measuring statistics took.
+    hours: processes that worked side by side are added up; of images, labels and students, without what choosing start images
+    and measuring statistics took.
     departures: words on what was not as in the paper.
     """
 
@@ -61,7 +62,7 @@ def outcome(cell, sizes):
         if command.stage == "recover":
             made[command.folder] = recover_seconds(command.folder)
         elif command.stage == "relabel":
-            made[command.folder] = process_seconds(timings.get(command.title, {}))
+            made[command.folder] = timings.get(command.title, {}).get("seconds", 0.0)
     found.hours = sum(made.values()) / 3600
     return found
 
@@ -75,11 +76,6 @@ def recover_seconds(run):
             key = tuple(record.get("units_together") or [path.stem])
             groups[key] = max(groups.get(key, 0.0), record["seconds"])
     return sum(groups.values())
-
-
-def process_seconds(step):
-    """Seconds of a step of timings.json times its processes."""
-    return step.get("seconds", 0.0) * step.get("processes", 1)
 
 
 def paper_words(cell):

@@ -1,5 +1,6 @@
 """Options of the table runs: where data lies, and how large the runs are. As in the paper, or smaller where one says so."""
 
+import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -82,8 +83,22 @@ def add_arguments(parser):
     run.add_argument("--label-store", choices=["files", "none"],
                      help="none: store no soft labels, make them again in validate (60 GB at IPC 100)")
     run.add_argument("--units-per-step", type=options.positive_int, metavar="N", help="of recover (digits: 10)")
-    run.add_argument("--ngpu", type=options.positive_int, default=1, help="processes of recover and relabel (torchrun)")
-    run.add_argument("--threads", type=options.positive_int, help="CPU threads (default: PyTorch's choice)")
+    add_run_arguments(run)
+
+
+def add_run_arguments(group):
+    """How a machine's GPUs and cores are used, for the tables and for the digits laboratory."""
+    group.add_argument("--ngpu", type=_ngpu, default=1, metavar="NGPU",
+                       help="GPUs, each with one cell, part of a cell or seed at a time; on a machine without: processes")
+    group.add_argument("--threads", type=options.positive_int,
+                       help="CPU threads of each process (default: PyTorch's choice over NGPU)")
+
+
+def _ngpu(text):
+    try:
+        return options.positive_int(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"NGPU: {error}") from None
 
 
 def from_arguments(args, table=None):

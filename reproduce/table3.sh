@@ -16,8 +16,8 @@ SEEDS=${SEEDS:-0 1 2}                                                   # of the
 FULL_SEEDS=${FULL_SEEDS:-0}                                             # 1: seeds of images and labels too
 LABEL_STORE=${LABEL_STORE:-}                                            # none: make labels again in validate instead of storing them
 UNITS_PER_STEP=${UNITS_PER_STEP:-}                                      # units that share a forward in recover
-NGPU=${NGPU:-1}                                                         # for recover and relabel; a student trains on one
-THREADS=${THREADS:-}                                                    # of the CPU
+NGPU=${NGPU:-1}                                                         # each runs one cell, part of a cell or seed at a time
+THREADS=${THREADS:-}                                                    # of the CPU, for each of the NGPU
 # ---- nothing to edit below ----
 set -eu
 export CALLER_DIR="${CALLER_DIR:-$PWD}"

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from reproduce import commands, digits_lab, lab_report
+from reproduce.steps import Failure
 from utils.errors import UserError
 from validate.args import get_args_parser as validate_parser
 
@@ -21,6 +22,7 @@ def ran(monkeypatch):
                 path = commands.student_folder(cell, sizes, seed) / "result.json"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(json.dumps({"best": {"top1": 20.0 + place + seed / 10}, "last": {"top1": 10.0}}))
+        return [], 7
 
     monkeypatch.setattr(digits_lab, "run_cells", run_cells)
     return calls
@@ -48,6 +50,15 @@ def test_one_table_with_other_sizes(ran, tmp_path):
     assert (sizes.ipc, sizes.epochs, sizes.iteration, sizes.units_per_step) == (2, 3, 7, 2)
     assert (tmp_path / "digits_table3.csv").exists()
     assert not (tmp_path / "digits_table2.csv").exists()
+
+
+def test_a_failed_row_ends_it_after_the_other_table(tmp_path, monkeypatch):
+    """Both tables run, then one sentence says what failed: a report without a row would not be the tables'."""
+    ran = []
+    monkeypatch.setattr(digits_lab, "run_cells", lambda _, sizes: (ran.append(sizes.ipc) or [Failure("recover: x", 2)], 4))
+    with pytest.raises(UserError, match=r"2 of 8 steps failed \(recover: x; recover: x\), 6 are done"):
+        digits_lab.main(["--output-dir", str(tmp_path), "--ngpu", "1"])
+    assert ran == [10, 5]
 
 
 def test_every_seed_has_its_own_images_labels_and_student(tmp_path):

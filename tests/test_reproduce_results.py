@@ -5,6 +5,7 @@ import json
 import math
 import types
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -45,14 +46,14 @@ def finished(tmp_path):
     units = commands.run_of(CELL, found) / "units"
     for name, company, seconds in (("a", ["a", "b"], 1800), ("b", ["a", "b"], 3600), ("c", ["c"], 1800)):
         write(units / f"{name}.json", {"seconds": seconds, "units_together": company})
-    write(tmp_path / "timings.json", {"relabel: prism_r18_ipc10/labels_prism": {"seconds": 900, "command": "", "processes": 4}})
+    write(tmp_path / "timings.json", {"relabel: prism_r18_ipc10/labels_prism": {"seconds": 3600, "command": ""}})
     return found
 
 
 def test_mean_and_spread_of_a_finished_run(finished):
     found = results.outcome(CELL, finished)
     assert (found.best, found.last, found.device) == ([49.0, 50.0], [48.0, 49.5], "NVIDIA X")
-    # students 1 + 1 hours; units a and b share a clock (1 hour), c half an hour; labels 4 processes for a quarter
+    # students 1 + 1 hours; units a and b share a clock (1 hour), c half an hour; labels 1
     assert math.isclose(found.hours, 1 + 1 + 1 + 0.5 + 1)
     (line,) = results.lines([CELL], finished)[1:]
     assert line.split("  ")[0] == "schedule ssrs"
@@ -112,7 +113,7 @@ def digits_cell(table, name):
     ("table1", "r18 ipc100 edc", ["mosaic_candidates 300 (paper 400)", "mosaic_grid 1 (paper 2)"]),
     ("table1", "r18 ipc10 rded", []), ("table1", "r18 ipc10 prism", [])])
 def test_what_digits_replace_in_a_cell_is_a_departure(tmp_path, table, name, words):
-    """Even at the paper's sizes: AdamW for SGD, one crop for mosaics of four. Compared is with the paper's cell, not with itself."""
+    """Even at the paper's sizes: AdamW for SGD, one crop for mosaics of four. The paper's cell is what counts, not the cell."""
     cell, found = digits_cell(table, name), Sizes(output_dir=tmp_path)
     for command in commands.cell_commands(cell, replace(found, seeds=(0,))):
         write_stage(command)
@@ -197,14 +198,67 @@ def test_steps_count_the_time_of_stopped_starts(tmp_path, monkeypatch):
     for _ in range(2):  # the second finds it finished
         again = steps.Steps(1, tmp_path / "t.json")
         again.run("one", entry)
-        assert again.seconds["one"]["seconds"] == 8.0
+        assert again.timings.seconds["one"]["seconds"] == 8.0
 
 
-def test_several_processes_start_under_torchrun(tmp_path, monkeypatch, capsys):
-    calls = []
-    monkeypatch.setattr(steps.subprocess, "run", lambda command, **_: calls.append(command) or types.SimpleNamespace(returncode=2))
-    entry = types.SimpleNamespace(__spec__=types.SimpleNamespace(name="a.b"))
-    with pytest.raises(UserError, match="a.b ended with status 2"):
-        steps.Steps(1, tmp_path / "t.json").run("one", entry, "--n", 3, processes=4)
-    assert calls[0][1:] == ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "4", "-m", "--", "a.b", "--n", "3"]
-    assert "$ torchrun --standalone --nproc_per_node 4 -m -- a.b --n 3" in capsys.readouterr().out
+def test_parts_of_a_step_add_up(tmp_path):
+    """Side by side or not, stopped or not: each process's seconds count once, until all parts are done."""
+    timings = steps.Timings(tmp_path / "t.json")
+    timings.add("one", "x", 10.0, complete=False)
+    assert not timings.is_complete("one", "x")
+    again = steps.Timings(tmp_path / "t.json")
+    again.add("one", "x", 5.0, complete=True)
+    again.add("one", "x", 1.0, complete=True)  # found it finished
+    assert again.is_complete("one", "x")
+    assert json.loads((tmp_path / "t.json").read_text())["one"] == {"seconds": 15.0, "command": "x"}
+    again.add("one", "y", 2.0, complete=False)  # another command: another run
+    assert again.seconds["one"]["seconds"] == 2.0
+    assert not again.is_complete("one", "y")
+    assert not again.is_complete("two", "y")
+
+
+def test_failures_end_in_one_sentence_and_a_status(capsys):
+    steps.end([], 3)
+    with pytest.raises(UserError, match=r"1 of 3 steps failed \(a\), 1 that need them were left out, 1 are done. The reasons"):
+        steps.end([steps.Failure("a", 2), steps.Failure("b", None)], 3)
+    with pytest.raises(SystemExit) as ended:
+        steps.end([steps.Failure("a", 2), steps.Failure("b", -9)], 3)
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.startswith("error: 2 of 3 steps failed (a; b), 1 are done.")
+
+
+def test_one_failed_step_does_not_keep_others_from_running(tmp_path, monkeypatch, capsys):
+    """NGPU=1: RDED's images are refused, so EDC's, which start from them, are left out; SRe2L's run, until relabel crashes."""
+    cells = [run.TABLES["table1"].cell(f"r18 ipc10 {row}") for row in ("rded", "edc", "sre2l")]
+    found, ran, students = Sizes(output_dir=tmp_path, seeds=(0,)), [], []
+
+    def stage(name):
+        def main(options):
+            ran.append(title := f"{name} {next(Path(o).name for o in options if str(tmp_path) in o and 'labels' not in o)}")
+            if title == "recover rded_ipc10":
+                raise UserError("was made with other options")
+            if title == "relabel sre2l_ipc10":
+                raise ZeroDivisionError
+        return types.SimpleNamespace(__spec__=types.SimpleNamespace(name=name), main=main)
+
+    monkeypatch.setattr(commands, "ENTRIES", {name: stage(name) for name in commands.ENTRIES})
+    failures, total = run.run_cells(cells, found, after_student=lambda: students.append(1))
+    assert ran == ["recover rded_ipc10", "recover sre2l_ipc10", "relabel sre2l_ipc10"]
+    assert [(f.title.split(":")[0], f.status) for f in failures] == [
+        ("recover", 2), ("validate", None), ("recover", None), ("relabel", None), ("validate", None), ("relabel", 1),
+        ("validate", None)]
+    assert (total, len(students)) == (8, 3)
+    said = capsys.readouterr()
+    assert "error: recover: rded_ipc10: was made with other options" in said.err
+    assert "ZeroDivisionError" in said.err
+    assert "8/8  validate: sre2l_ipc10/students/sre2l-sre2l-resnet18-seed0\nleft out: what it needs has failed" in said.out
+
+
+def test_ctrl_c_ends_all_steps(tmp_path, monkeypatch):
+    def stop(_):
+        raise KeyboardInterrupt
+
+    entry = types.SimpleNamespace(__spec__=types.SimpleNamespace(name="a"), main=stop)
+    monkeypatch.setattr(commands, "ENTRIES", dict.fromkeys(commands.ENTRIES, entry))
+    with pytest.raises(KeyboardInterrupt):
+        run.run_cells([CELL], Sizes(output_dir=tmp_path))
