@@ -84,8 +84,8 @@ class Training:
             loss, train_top1, bad = train_epoch(self.passes, self.optimizer, batches, self.loss, self.source.options.batch_size,
                                            settings["gradient_accumulation_steps"], self.progress(lr), self.average)
         if bad is not None:
-            raise UserError(f"epoch {epoch + 1}, batch {bad + 1} of {self.source.options.batches}: the training loss is {loss}. Try a "
-                            f"smaller --lr, with another --student-name or after removing {self.folder.path}.")
+            raise UserError(f"epoch {epoch + 1}, batch {bad + 1} of {self.source.options.batches}: the training loss is {loss}. "
+                            f"Try a smaller --lr, with another --student-name or after removing {self.folder.path}.")
         line = {"epoch": epoch, "lr": lr, "loss": loss, "train_top1": train_top1}
         tested = is_tested(epoch, epochs, settings["eval_every"], settings["eval_from"])
         if tested:
