@@ -197,7 +197,7 @@ def test_recover_and_relabel_are_shared_out_and_students_are_not():
 def test_no_more_parts_than_there_are_units_of_work():
     digits = tasks_of("table1", "r18 ipc10 prism", classes=10, dataset="digits", units_per_step=4, epochs=2)
     assert [(c.stage, len(own)) for c, own in digits.items()] == [
-        ("squeeze", 4), ("recover", 3), ("relabel", 2), ("validate", 1), ("validate", 1), ("validate", 1)]
+        ("squeeze", 5), ("recover", 3), ("relabel", 2), ("validate", 1), ("validate", 1), ("validate", 1)]
     squeeze, recover, *_ = digits.values()
     assert all(own.needs == tuple(squeeze) for own in recover)
     recipe = tasks_of("table1", "r18 ipc10 prism", label_store="none")
@@ -251,7 +251,7 @@ def test_what_is_finished_is_looked_at_by_one_process(tmp_path):
     assert [len(own) for own in shared.values()] == [1, 8, 1]  # of the labels the folder is gone
 
 
-NETS = ("resnet18", "mobilenet_v2", "alexnet", "shufflenet_v2_x0_5")
+NETS = ("resnet18", "mobilenet_v2", "efficientnet_b0", "shufflenet_v2_x0_5", "alexnet")
 CLASSES = ("n01440764", "n01443537", "n01484850")
 
 
