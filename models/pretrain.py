@@ -19,7 +19,7 @@ from models.evaluate import dataset_accuracy
 from models.pretrain_args import get_args_parser, make_plans
 from models.training_data import FolderBatches, MemoryBatches, steps_per_epoch
 from utils import checkpoint, datasets, distributed, options, run_folder
-from utils.errors import UserError, run_entry
+from utils.errors import UserError, memory_advice, run_entry
 from utils.progress import progress_bar
 from utils.seeding import seeded
 
@@ -56,7 +56,9 @@ def main(argv=None):
         if result is None:
             if pixels is None and plan.pad is not None:
                 pixels = train.pixels(range(len(train)), args.workers)
-            result = job.run(pixels, test)
+            with memory_advice(f"Try --batch-size-for {plan.name}={max(1, plan.batch_size // 2)} (found {plan.batch_size}), after "
+                               f"removing {job.manifest.name}."):
+                result = job.run(pixels, test)
         seconds = "" if result["seconds"] is None else f", trained in {result['seconds']:.0f} s"
         print(f"{plan.name}: top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} % of {len(test)} test images{seconds}",
               flush=True)
@@ -114,7 +116,7 @@ class Job:
         if "result" not in found:  # killed between writing the two files
             seconds = round(self._read_state()["seconds"], 1) if self.state.exists() else None
             found = {**found, "result": {**about["accuracy"], "seconds": seconds}}
-            run_folder.write_json(self.manifest, found)
+            run_folder.write_sealed(self.manifest, found)
         self.state.unlink(missing_ok=True)
         return found["result"]
 
@@ -153,7 +155,7 @@ class Job:
         accuracy = dataset_accuracy(network, test, self.device, self.args.workers, progress=f"{plan.name} test")
         networks.save_network(self.weights, network, {**self.content, "accuracy": accuracy})
         result = {**accuracy, "seconds": round(before + time.monotonic() - begin, 1)}
-        run_folder.write_json(self.manifest, {**self.content, "result": result})
+        run_folder.write_sealed(self.manifest, {**self.content, "result": result})
         self.state.unlink(missing_ok=True)
         return result
 

@@ -17,7 +17,7 @@ from recover.start import StartFolder, Starts, check_teacher
 from recover.unit_files import RESTART, UnitFiles
 from recover.units import build_class_batches, build_slices, group_units
 from utils import datasets, distributed, options, run_folder, schedules
-from utils.errors import UserError, run_entry
+from utils.errors import UserError, memory_advice, run_entry, try_half
 from utils.host_memory import keep_freed_memory
 from utils.precision import Arithmetic
 from utils.progress import duration, progress_bar
@@ -56,6 +56,7 @@ def main(argv=None):
     if settings["start"] in RANKED:  # images.json ties the folder to its options: first see that the images can be made
         ranking.check(settings["start"], real, range(len(real.classes)), settings)
     check_images(real, settings["statistics_images"] or 0, bool(settings["class_statistics"]))
+    check_space(files, mine, settings["image_size"])
     identity = {"classes": real.classes, "train_images": real.fingerprint(), "start_images": getattr(source, "identity", None),
                 "primary_weights": weights.get(settings["primary_teacher"])}
     run_folder.settle_manifest(files.manifest, {
@@ -72,16 +73,33 @@ def main(argv=None):
         folder = alignment.statistics_folder(args.teacher_weights, args.statistics_dir)
         alignments = alignment.build_alignments(guides, bn_teachers, settings, real, folder, device, args.workers,
                                                 Arithmetic(settings["precision"], settings["compile"]))
-    print_plan(units, mine, alignments, settings, device)
-    if "units_per_step" not in args.given and mine and alignments and device.type == "cuda":
-        note_units(units, mine[0][0], device)
-    total = sum(map(image_steps, mine))
-    with progress_bar(total, "recover", " image-steps", unit_scale=True) as bar:
-        for group in mine:
-            run = GroupRun(group, args, starts, alignments, networks.get(args.verifier), weights, files, device, bar)
-            run.run(recipe)
+    with memory_advice(smaller_step(args)):
+        print_plan(units, mine, alignments, settings, device)
+        if "units_per_step" not in args.given and mine and alignments and device.type == "cuda":
+            note_units(units, mine[0][0], device)
+        total = sum(map(image_steps, mine))
+        with progress_bar(total, "recover", " image-steps", unit_scale=True) as bar:
+            for group in mine:
+                run = GroupRun(group, args, starts, alignments, networks.get(args.verifier), weights, files, device, bar)
+                run.run(recipe)
     whose = "done" if distributed.place_of(shard)[1] == 1 else "this share is done"
     distributed.print0(f"recover: {whose}; images lie in {args.output_dir / 'images'}")
+
+
+def check_space(files, mine, size):
+    """Say how much this share will write; refuse what the disk has no room for."""
+    images = sum(len(unit.classes) for group in mine for unit in group)
+    together = max((sum(len(unit.classes) for unit in group) for group in mine), default=0)
+    run_folder.check_space("recover", files.run, files.space(images, together, size), "Choose another --output-dir, a smaller "
+                           "--ipc-end, or --image-format jpg.")
+
+
+def smaller_step(args):
+    """What to try when a step does not fit into a GPU."""
+    elsewhere = "It changes the images, so give another --output-dir or remove this one"
+    if args.units_per_step > 1:
+        return try_half("--units-per-step", args.units_per_step, f"fewer units share a forward. {elsewhere}")
+    return try_half("--batch-size", args.batch_size, f"fewer images form a unit. {elsewhere}")
 
 
 def plan_units(settings, available, classes, law, ipc_start, ipc_end):

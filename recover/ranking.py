@@ -46,7 +46,7 @@ def settle_selection(kind, run, real, labels, network, settings, device, workers
                 found = _medium(real, label, network, device, workers, bar)
             else:
                 found = _mosaic(real, label, network, settings, device, workers, bar)
-            run_folder.write_json(_path(run, label), {"class": real.classes[label], **found})
+            run_folder.write_sealed(_path(run, label), {"class": real.classes[label], **found})
     distributed.barrier()
 
 

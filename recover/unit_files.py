@@ -2,6 +2,8 @@
 
 import contextlib
 
+import torch
+
 from utils import checkpoint, images, run_folder
 from utils.errors import UserError
 
@@ -18,6 +20,17 @@ def _remove(paths):
             path.parent.rmdir()
 
 
+def _fits(about, states):
+    """Whether a checkpoint says the step, the seconds and the rows of these units."""
+    step, seconds, log = (about.get(name) for name in ("next_step", "seconds", "log"))
+    if not isinstance(step, int) or not isinstance(seconds, (int, float)) or not isinstance(log, dict):
+        return False
+    rows = [log.get(s.unit.name) for s in states]
+    return 0 < step <= max(s.unit.steps for s in states) and all(isinstance(own, list) for own in rows) and all(
+        isinstance(row, list) and len(row) == 2 and isinstance(row[0], int) and isinstance(row[1], dict)
+        and all(isinstance(value, (int, float)) for value in row[1].values()) for own in rows for row in own)
+
+
 class UnitFiles:
     """Files of the units below a run folder.
 
@@ -29,7 +42,10 @@ class UnitFiles:
         self.run, self.image_format, self.manifest = run, image_format, run / "images.json"
         self.class_digits, self.id_digits = max(3, len(str(class_count - 1))), max(3, len(str(ipc - 1)))
         if self.manifest.exists():
-            self.id_digits = run_folder.read_json(self.manifest, "recover").get("id_digits", self.id_digits)
+            found = run_folder.read_manifest(self.manifest, "recover").get("id_digits", self.id_digits)
+            if not isinstance(found, int) or not 3 <= found <= 9:
+                raise UserError(f"{self.manifest}: says id_digits = {str(found)[:20]}, expected 3 to 9. {RESTART}")
+            self.id_digits = found
 
     def image_path(self, label, ipc_id):
         """images/new%03d/class%03d_id%03d.jpg, wider numbers when classes or slices pass 999."""
@@ -98,7 +114,7 @@ class UnitFiles:
             names = [class_names[c] for c in unit.classes[:PREVIEW_IMAGES]]
             images.save_grid(rows, self.run / "previews" / f"{unit.preview}.png", ["start", "result"], names)
         start = dict(zip(files, record["start"], strict=True))
-        run_folder.write_json(self._record_path(unit.name), {**record, "start": start, "files": files})
+        run_folder.write_sealed(self._record_path(unit.name), {**record, "start": start, "files": files})
 
     def save_checkpoint(self, group, states, next_step, seconds):
         """Keep what is needed to go on with a group of units at next_step. seconds: spent on it so far."""
@@ -112,15 +128,27 @@ class UnitFiles:
         if not path.exists():
             return 0, 0.0
         tensors, about = checkpoint.load_tensors(path)
+        if not _fits(about, states):
+            raise UserError(f"{path}: is no checkpoint of these units. Remove it to start them afresh.")
         for state in states:
             prefix = f"{state.unit.name}."
             own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
             plain = {name for name in own if not name.startswith("memory/")}
-            if plain != {"x", "exp_avg", "exp_avg_sq", "step"} or own["x"].shape != state.x.shape:
+            moments = plain == {"x", "exp_avg", "exp_avg_sq", "step"} and own["step"].numel() == 1
+            if not moments or any(own[name].shape != state.x.shape for name in ("x", "exp_avg", "exp_avg_sq")) or any(
+                    not t.is_floating_point() or not torch.isfinite(t).all() for t in own.values()):
                 raise UserError(f"{path}: does not hold {state.unit.name} as it is now. Remove it to start this unit afresh.")
             state.restore(own)
             state.log.rows = [(step, terms) for step, terms in about["log"][state.unit.name]]
         return about["next_step"], about["seconds"]
+
+    def space(self, images, together, size):
+        """About how many bytes are written at most: images, and a checkpoint beside the one it replaces.
+
+        images: how many will be made; together: how many share a checkpoint; size: side in pixels.
+        """
+        image = size**2 * (3 if self.image_format == "png" else 0.75) + 1000  # JPEG of noise at quality 75: 6 bits a pixel
+        return int(images * image + 2 * together * 3 * 4 * 3 * size**2)
 
     def checkpoint_step(self, group):
         """The step that a kept checkpoint of a group goes on at, or None."""

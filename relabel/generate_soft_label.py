@@ -17,10 +17,10 @@ from relabel.preview import save_preview
 from utils import datasets, distributed, options, run_folder
 from utils.distilled import DistilledImages
 from utils.epoch_plan import ALPHA, batch_slice, draw_plan, mixed_batch
-from utils.errors import UserError, run_entry
+from utils.errors import UserError, memory_advice, run_entry, try_half
 from utils.host_memory import keep_freed_memory
 from utils.label_formats import label_format
-from utils.progress import duration, progress_bar
+from utils.progress import duration, progress_bar, size_words
 from utils.soft_labels import EpochLabels, LabelWriter, arithmetic_of, epoch_bytes, epoch_file, format_of, plan_options, recipe_hash
 
 
@@ -59,8 +59,10 @@ def main(argv=None):
     labelling.check_space(todo)
     mine = sorted(set(todo) & set(distributed.my_share(range(args.epochs), shard)))  # a share of all: the others may be ahead
     labelling.preview()
-    labelling.print_estimate(mine)
-    labelling.run(mine)
+    with memory_advice(try_half("--batch-size", settings["batch_size"], "the student's batch becomes the same. It changes the "
+                                "labels, so give another --fkd-path")):
+        labelling.print_estimate(mine)
+        labelling.run(mine)
     whose = "done" if distributed.place_of(shard)[1] == 1 else "this share is done"
     distributed.print0(f"relabel: {whose}; labels lie in {folder}")
 
@@ -104,7 +106,7 @@ def settle_labels_json(folder, manifest):
     found = run_folder.settle_manifest(path, manifest, "Give the same images, teachers and options again, or choose another "
                                                        "--fkd-path.")
     if found["store"] == "none" and manifest["store"] == "files":
-        run_folder.write_json(path, {**found, "store": "files"})
+        run_folder.write_sealed(path, {**found, "store": "files"})
 
 
 class Labelling:
@@ -218,14 +220,6 @@ class ToCpu:
         if self._event is not None:
             self._event.synchronize()
         return self._copy
-
-
-def size_words(count):
-    """Bytes as words: 6.1 GB."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
-        if count >= scale:
-            return f"{count / scale:.1f} {unit}"
-    return f"{count / 1e3:.1f} kB"
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from argparse import Namespace
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+import torch
 from PIL import Image
 
 from models import pretrain, pretrain_args
@@ -23,7 +25,7 @@ from recover import args as recover_args
 from recover import data_synthesis
 from relabel import args as relabel_args
 from relabel import generate_soft_label
-from utils import options
+from utils import datasets, options, run_folder
 from utils.errors import run_entry
 from utils.run_folder import write_json
 from validate import args as validate_args
@@ -380,7 +382,9 @@ def small_disk(tmp_path):
 @pytest.mark.parametrize(("stage", "size", "name"), [
     ("recover", "40k", "unfinished_slice00000_chunk000.safetensors"), ("relabel", "24k", "preview.png"),
     ("validate", "1m", "best.safetensors"), ("validate", "4m", "state.pt"), ("pretrain", "1m", "state.pt")])
-def test_full_disk(made, whole, small_disk, capsys, stage, size, name):
+def test_full_disk(made, whole, small_disk, capsys, monkeypatch, stage, size, name):
+    """Something else fills the disk while the stage runs."""
+    monkeypatch.setattr(run_folder, "free_bytes", lambda _: 1 << 40)
     small_disk.set(f"size={size}")
     refused(stage, command(stage, made, small_disk.folder), f"{name}: the disk is full. Free some space", capsys)
     no_half_files(stage, small_disk.folder, whole)
@@ -403,6 +407,47 @@ def test_labels_that_the_disk_has_no_room_for_are_foreseen(made, whole, small_di
     assert on_disk(small_disk.folder) == {}
     small_disk.set("size=16m")
     works("relabel", made, small_disk.folder, whole)
+
+
+@pytest.mark.parametrize(("stage", "size", "words"), [
+    ("recover", "100k", "about .* kB will be written, the disk has .* kB free. Choose another --output-dir, a smaller --ipc-end"),
+    ("validate", "1m", "about .* MB will be written, the disk has .* free. Free some space, or choose another --output-dir")])
+def test_a_disk_that_is_too_small_is_foreseen(made, whole, small_disk, capsys, stage, size, words):
+    small_disk.set(f"size={size}")
+    refused(stage, command(stage, made, small_disk.folder), words, capsys)
+    assert on_disk(small_disk.folder) == {}
+    small_disk.set("size=64m")
+    works(stage, made, small_disk.folder, whole)
+
+
+@pytest.mark.parametrize(("stage", "where", "words"), [
+    ("recover", "recover.data_synthesis.print_plan", "Found --units-per-step 4, try 2: fewer units share a forward"),
+    ("relabel", "relabel.generate_soft_label.Labelling.run", "Found --batch-size 4, try 2: the student's batch becomes"),
+    ("validate", "validate.training.Training.one_epoch", "Found --gradient-accumulation-steps 2, try 4: smaller groups"),
+    ("pretrain", "models.pretrain.train_epoch", f"Try --batch-size-for {NET}=1 .found 3., after removing {NET}.json")])
+def test_out_of_gpu_memory_names_what_to_try(made, tmp_path, capsys, monkeypatch, stage, where, words):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(where, full)
+    more = ["--units-per-step", "4"] if stage == "recover" else []
+    refused(stage, command(stage, made, tmp_path, *more), f"error: out of GPU memory. {words}", capsys)
+
+
+def test_a_killed_data_worker(made, whole, tmp_path, capsys, monkeypatch):
+    """SIGKILL of a process that decodes images, as the kernel sends it when memory runs out."""
+    here, real = os.getpid(), datasets.decode
+
+    def killed(path):
+        if os.getpid() != here:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(datasets, "decode", killed)
+        refused("pretrain", command("pretrain", made, tmp_path, "--workers", "1"),
+                "error: a process that decodes images was killed, .* Give fewer --workers", capsys)
+    works("pretrain", made, tmp_path, whole)
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -12,6 +12,7 @@ from models.networks import build, fingerprint, head, load_network
 from models.pretrain_args import get_args_parser, make_plans
 from models.teachers import load_teachers
 from utils.errors import UserError
+from utils.run_folder import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = "shufflenet_v2_x0_5"
@@ -118,8 +119,9 @@ def test_killed_between_the_two_files(folder, tmp_path):
     manifest = tmp_path / f"{SMALL}.json"
     content = json.loads(manifest.read_text())
     del content["result"]
-    manifest.write_text(json.dumps(content))
+    write_json(manifest, content)
     pretrain.main(options(folder, tmp_path))
+    assert json.loads(manifest.read_text())["result"]["top1"] >= 0
     manifest.unlink()
     with pytest.raises(UserError, match="was not made by this command"):
         pretrain.main(options(folder, tmp_path, "--seed", "3"))

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from models.networks import build, save_network
-from recover import data_synthesis, group_run
+from recover import data_synthesis, group_run, synthesize
 from recover.data_synthesis import main
 from recover.unit_files import UnitFiles
 from utils import datasets, images
@@ -225,6 +225,49 @@ def test_corrupt_jpeg_is_named(data, tmp_path):
     broken.write_bytes(broken.read_bytes()[:200])
     with pytest.raises(UserError, match=f"{broken}: not a readable image"):
         main(command(data, tmp_path / "run", "--train-dir", str(train)))
+
+
+@pytest.mark.parametrize(("every", "kept"), [("2", "the state of step 2 is kept"), ("9", "no state of it was kept")])
+def test_a_loss_that_is_not_finite_stops_at_its_step_and_keeps_the_last_good_state(data, tmp_path, monkeypatch, every, kept):
+    """Step 3 of 4 has a bad term: neither a logged step nor one with a checkpoint."""
+    args = command(data, tmp_path, "--ipc-end", "1", "--checkpoint-every", every, "--iteration", "4")
+    good, steps = synthesize.step_gradient, []
+
+    def bad(parts, *values):
+        terms = good(parts, *values)
+        steps.append(1)
+        if len(steps) == 3:
+            terms[0]["ce"] = terms[0]["ce"] * float("nan")
+        return terms
+
+    with monkeypatch.context() as patch:
+        patch.setattr(synthesize, "step_gradient", bad)
+        with pytest.raises(UserError, match=rf"slice00000_chunk000: ce is nan at step 2 of 4 \(bn \S+ [\d.]+.*--lr.*; {kept}"):
+            main(args)
+    assert not list(tmp_path.rglob("*.png"))
+    checkpoints = list(tmp_path.rglob("unfinished*"))
+    assert len(checkpoints) == (every == "2")
+    main(args)
+    main(command(data, tmp_path / "whole", "--ipc-end", "1"))
+    assert files(tmp_path, "images") == files(tmp_path / "whole", "images")
+
+
+def test_pixels_that_are_not_finite_are_never_kept(data, tmp_path, monkeypatch):
+    """The loss is finite, its gradient is not: only the images tell."""
+    good, steps = synthesize.step_gradient, []
+
+    def bad(parts, *values):
+        terms = good(parts, *values)
+        steps.append(1)
+        if len(steps) in (1, 5):  # the first of one run, the last of the next, which no later loss can notice
+            parts[0].augmented.grad[0, 0, 0, 0] = float("inf")
+        return terms
+
+    monkeypatch.setattr(synthesize, "step_gradient", bad)
+    for every, step in (("1", 0), ("9", 3)):
+        with pytest.raises(UserError, match=f"slice00000_chunk000: .* not finite after step {step} of 4.*no state of it was kept"):
+            main(command(data, tmp_path / every, "--ipc-end", "1", "--checkpoint-every", every))
+        assert not list((tmp_path / every).rglob("*.png")) + list((tmp_path / every).rglob("unfinished*"))
 
 
 def test_result_is_truncated_to_uint8():

@@ -74,3 +74,33 @@ def test_many_processes_begin_in_one_new_folder(tmp_path):
         process.join()
     assert [process.exitcode for process in processes] == [0] * 4
     assert sorted(p.name for p in (tmp_path / "new/42").iterdir()) == [f"{i}.txt" for i in range(4)]
+
+
+def test_a_sealed_file_notices_any_change(tmp_path):
+    path, content = tmp_path / "m.json", {"b": [1, 0.1, None], "a": {"é": "x"}}
+    run_folder.write_sealed(path, content)
+    assert run_folder.read_json(path, "recover") == content
+    for old, new in (("0.1", "0.2"), ('"x"', '"y"'), ('"b"', '"c"')):
+        path.write_text(path.read_text().replace(old, new))
+        with pytest.raises(UserError, match="m.json: does not match its checksum. .* It is written by recover"):
+            run_folder.read_json(path, "recover")
+        run_folder.write_sealed(path, content)
+    run_folder.write_sealed(path, {**content, "sha256": "of an older content"})
+    assert run_folder.read_json(path, "recover") == content
+
+
+@pytest.mark.parametrize(("text", "words"), [("[" * 100_000, "nested too deep"), ('{"a": ' + "9" * 5000 + "}", "limit"),
+                                             (" " * (1 << 20) + "{}", "more than 0 MB")])
+def test_json_that_would_exhaust_its_reader(tmp_path, monkeypatch, text, words):
+    monkeypatch.setattr(run_folder, "_LARGEST_JSON", 1 << 19)
+    (tmp_path / "m.json").write_text(text)
+    with pytest.raises(UserError, match=f"m.json: damaged .*{words}"):
+        run_folder.read_json(tmp_path / "m.json", "recover")
+
+
+def test_space_is_printed_and_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(run_folder, "free_bytes", lambda _: 3_000_000)
+    run_folder.check_space("recover", tmp_path, 2_000_000, "Choose.")
+    assert capsys.readouterr().out == "recover: about 2.0 MB to write, 3.0 MB free\n"
+    with pytest.raises(UserError, match="about 4.0 GB will be written, the disk has 3.0 MB free. Choose."):
+        run_folder.check_space("recover", tmp_path, 4_000_000_000, "Choose.")

@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset
 
-from utils.datasets import class_folders, is_numbered
+from utils.datasets import NAMES, class_folders, is_numbered
 from utils.distributed import print0
 from utils.epoch_plan import EpochPlan, mixed_batch
 from utils.errors import UserError
 from utils.images import decode, to_tensor
 from utils.progress import progress_bar
-from utils.run_folder import free_bytes, read_json, sha256_file
+from utils.run_folder import free_bytes, read_manifest, sha256_file
 from utils.soft_labels import LabelStore
 
 _SHARE_OF_GPU = 0.5  # of its free memory that decoded images may take
@@ -58,9 +58,12 @@ class DistilledImages:
         self.classes, self.dataset = list(folders), None
         manifest = self.folder.parent / "images.json"
         if manifest.exists():
-            content = read_json(manifest, "recover")
+            content = read_manifest(manifest, "recover")
             try:
                 self.classes, self.dataset = content["identity"]["classes"], content["options"]["dataset"]
+                if self.dataset not in NAMES or not isinstance(self.classes, list) or not all(
+                        isinstance(name, str) for name in self.classes):
+                    raise TypeError("which dataset and classes")
             except (KeyError, TypeError) as error:
                 raise UserError(f"{manifest}: does not say {error}. Is it of another program? Move it away, or run recover "
                                 "again.") from None

@@ -82,11 +82,10 @@ class EpochPlan:
 
     def check(self, options):
         """Raise ValueError when the plan points outside of the images of these PlanOptions."""
-        n, batches, size = options.images, options.batches, options.size
-        shapes = {"order": (n,), "crops": (n, 4), "flips": (n,), "partners": (n,), "lams": (batches,), "boxes": (batches, 4)}
-        for name, shape in shapes.items():
-            if getattr(self, name).shape != shape:
-                raise ValueError(f"{name} of shape {list(getattr(self, name).shape)}, expected {list(shape)}")
+        n, size = options.images, options.size
+        for name, (_, shape) in plan_layout(options).items():
+            if list(getattr(self, name).shape) != shape:
+                raise ValueError(f"{name} of shape {list(getattr(self, name).shape)}, expected {shape}")
         if not torch.equal(self.order.sort().values, torch.arange(n)):
             raise ValueError("order does not name every image once")
         top, left, height, width = self.crops.unbind(1)
@@ -101,6 +100,13 @@ class EpochPlan:
 
     def __eq__(self, other):
         return all(torch.equal(a, b) for a, b in zip(self.tensors().values(), other.tensors().values(), strict=True))
+
+
+def plan_layout(options):
+    """{name: (dtype, shape)} of EpochPlan.tensors()."""
+    n, batches = options.images, options.batches
+    return {"order": (torch.int32, [n]), "crops": (torch.int32, [n, 4]), "flips": (torch.uint8, [n]),
+            "partners": (torch.int32, [n]), "lams": (torch.float32, [batches]), "boxes": (torch.int32, [batches, 4])}
 
 
 def draw_plan(options, epoch):

@@ -57,21 +57,21 @@ def explain(error):
 
 
 @contextlib.contextmanager
-def memory_advice(option, value, what):
-    """Name the option and the value to try when the GPU's memory runs out inside the block.
-
-    option: of the command line, value: its number, what: words for what a smaller one means.
-    """
+def memory_advice(advice):
+    """Say `advice`, sentences, when the GPU's memory runs out inside the block."""
     try:
         yield
     except Exception as error:
         if type(error).__name__ != "OutOfMemoryError":
             raise
-        if value > 1:
-            advice = f"found {option} {value}, try {option} {value // 2}: {what}"
-        else:
-            advice = f"{option} is already {value}: a GPU with more memory is needed, or a smaller network"
-        raise UserError(f"out of GPU memory; {advice}.") from error
+        raise UserError(f"out of GPU memory. {advice}") from error
+
+
+def try_half(option, value, what):
+    """Advice to give half of a number. what: the consequence, in words."""
+    if value > 1:
+        return f"Found {option} {value}, try {option} {value // 2}: {what}."
+    return f"{option} is already {value}: a smaller network or a GPU with more memory is needed."
 
 
 def run_entry(main, argv=None, same_for_all=False):

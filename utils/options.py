@@ -137,9 +137,13 @@ def add_run_arguments(parser):
     group.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto", help="auto: a GPU if there is one")
     group.add_argument("--threads", type=positive_int, default=None, metavar="N",
                        help="CPU threads of PyTorch; the last bits of results depend on it (default: PyTorch's choice)")
+    add_workers_argument(group)
+    return group
+
+
+def add_workers_argument(group):
     group.add_argument("--workers", type=count, default=min(8, os.cpu_count() or 1), metavar="N",
                        help="threads or processes that decode images")
-    return group
 
 
 def set_threads(threads):

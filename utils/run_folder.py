@@ -22,9 +22,12 @@ from pathlib import Path
 
 import torch
 
+from utils.distributed import print0
 from utils.errors import UserError
+from utils.progress import size_words
 
 _HOST = re.sub(r"[^A-Za-z0-9]", "-", socket.gethostname())
+_SEAL = "sha256"  # the entry of a JSON file that holds a hash of the others
 _LARGEST_JSON = 64 << 20  # bytes; the largest of ours, a record of some thousand images, has one
 _LEFTOVER = re.compile(r"\..*\.([A-Za-z0-9-]+)\.(\d{1,10})\.tmp")
 
@@ -106,22 +109,55 @@ def write_json(path, content):
     write_bytes(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
 
+def write_sealed(path, content):
+    """write_json of an object, with a SHA-256 of what it says: read_json then notices any change."""
+    content = json.loads(json.dumps({name: value for name, value in content.items() if name != _SEAL}))
+    write_json(path, {**content, _SEAL: _digest_of(content)})
+
+
+def _digest_of(content):
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def read_json(path, made_by):
-    """Read a JSON object. made_by: what makes the file, for the error when it is missing or damaged."""
+    """Read a JSON object; one of write_sealed must match its SHA-256, which is left out.
+
+    made_by: what makes the file, for the error when it is missing or damaged.
+    """
     try:
         with open(path, "rb") as file:
             text = file.read(_LARGEST_JSON + 1)
         if len(text) > _LARGEST_JSON:
             raise ValueError(f"more than {_LARGEST_JSON >> 20} MB")
         content = json.loads(text)
+        if not isinstance(content, dict):
+            raise ValueError("expected a JSON object")
+        digest = content.pop(_SEAL, None)
+        sealed = digest is None or digest == _digest_of(content)
     except FileNotFoundError:
         raise UserError(f"{path}: not found. It is written by {made_by}.") from None
     except RecursionError:
         raise UserError(f"{path}: damaged (nested too deep). It is written by {made_by}; remove it and run that again.") from None
     except ValueError as error:
         raise UserError(f"{path}: damaged ({error}). It is written by {made_by}; remove it and run that again.") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected a JSON object. It is written by {made_by}; remove it and run that again.")
+    if not sealed:
+        raise UserError(f"{path}: does not match its checksum. Was it changed by hand? It is written by {made_by}; put it back, or "
+                        "remove it and run that again.")
+    return content
+
+
+def manifest_hash(content):
+    """Hex SHA-256 of the parts of a manifest that change numbers: options and identity."""
+    return hashlib.sha256(json.dumps([content.get("options"), content.get("identity")], sort_keys=True).encode()).hexdigest()
+
+
+def read_manifest(path, made_by):
+    """read_json of a manifest: {"options": {...}, "identity": {...}, ...}."""
+    content = read_json(path, made_by)
+    for part in ("options", "identity"):
+        if not isinstance(content.get(part, {}), dict):
+            raise UserError(f"{path}: {part} is not an object. It is written by {made_by}; put it back, or move it away and run "
+                            "that again.")
     return content
 
 
@@ -135,13 +171,11 @@ def settle_manifest(path, content, how_to_restart):
     path = Path(path)
     content = json.loads(json.dumps(content))  # tuples become lists, as in the file
     if not path.exists():
-        write_json(path, content)
+        write_sealed(path, content)
         return content
-    found = read_json(path, "this command")
+    found = read_manifest(path, "this command")
     for part in ("options", "identity"):
         there, here = found.get(part, {}), content.get(part, {})
-        if not isinstance(there, dict):
-            raise UserError(f"{path}: {part} is not an object. Was it changed by hand? Put it back, or remove it to start afresh.")
         for name in sorted(set(there) | set(here)):
             if there.get(name) != here.get(name):
                 raise UserError(f"{path}: was made with {name} = {_short(there.get(name))}, now {name} = "
@@ -178,6 +212,14 @@ def free_bytes(folder):
     """Free bytes on the disk that `folder` lies on, or will lie on."""
     folder = Path(folder)
     return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
+
+
+def check_space(stage, folder, needed, advice):
+    """Print how many bytes a stage will write and how many are free; raise UserError, which ends in `advice`, for too few."""
+    free = free_bytes(folder)
+    print0(f"{stage}: about {size_words(needed)} to write, {size_words(free)} free")
+    if needed > free:
+        raise UserError(f"{folder}: about {size_words(needed)} will be written, the disk has {size_words(free)} free. {advice}")
 
 
 def check_writable(folder):

@@ -12,7 +12,6 @@ Any safetensors reader opens it. Files are streamed (memory stays flat) and read
 """
 
 import contextlib
-import hashlib
 import json
 import re
 import struct
@@ -22,11 +21,11 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from utils.epoch_plan import EpochPlan, PlanOptions, batch_slice
+from utils.epoch_plan import EpochPlan, PlanOptions, batch_slice, plan_layout
 from utils.errors import UserError
 from utils.label_formats import label_format, row_bytes
-from utils.precision import Arithmetic
-from utils.run_folder import read_json, written_whole
+from utils.precision import PRECISIONS, Arithmetic
+from utils.run_folder import manifest_hash, read_manifest, written_whole
 
 _TYPE_NAMES = {torch.float32: "F32", torch.float16: "F16", torch.int64: "I64", torch.int32: "I32", torch.int16: "I16",
                torch.int8: "I8", torch.uint8: "U8"}
@@ -188,7 +187,7 @@ class EpochLabels:
             found = {"batches of": about["batch_size"], "epoch": about["epoch"], "classes": about.get("classes", columns),
                      "format": about["format"], "images": images, "top_k": about.get("top_k")}
             self._plan_crc, recipe = about["plan_crc32"], about["recipe"]
-        except (KeyError, ValueError, TypeError, SafetensorError):
+        except (KeyError, ValueError, TypeError, RecursionError, SafetensorError):
             raise self._foreign() from None
         expected = {"batches of": self.options.batch_size, "epoch": self.epoch, "classes": self.number_format.classes,
                     "format": self.number_format.name, "top_k": self.number_format.top_k}
@@ -203,9 +202,11 @@ class EpochLabels:
             raise UserError(f"{self._name}: made by another recipe (images, teachers or options) than labels.json says. "
                             f"{_OTHER_RUN}")
         try:
-            for name, (dtype, columns) in self.number_format.columns.items():
+            stored = {name: (dtype, [images, *([columns] if columns else [])])
+                      for name, (dtype, columns) in self.number_format.columns.items()}
+            for name, (dtype, shape) in {**stored, **plan_layout(self.options), "crc32": (torch.int64, [batches])}.items():
                 part = file.get_slice(name)
-                if (part.get_dtype(), part.get_shape()) != (_TYPE_NAMES[dtype], [images, *([columns] if columns else [])]):
+                if (part.get_dtype(), part.get_shape()) != (_TYPE_NAMES[dtype], shape):
                     raise self._foreign()
         except SafetensorError:
             raise self._foreign() from None
@@ -219,7 +220,12 @@ class EpochLabels:
         tensors = {name: self._open().get_tensor(name) for name in _PLAN}
         if _plan_crc(tensors) != self._plan_crc:
             raise self._damaged("plan")
-        return EpochPlan.from_tensors(tensors)
+        plan = EpochPlan.from_tensors(tensors)
+        try:
+            plan.check(self.options)
+        except ValueError as error:
+            raise UserError(f"{self._name}: {error}. Remove the file and run relabel again.") from None
+        return plan
 
     def batch(self, batch):
         """Logits of a batch as the number format gives them back, float32 [B, C] on the CPU.
@@ -234,7 +240,10 @@ class EpochLabels:
         stored = {name: self._open().get_slice(name)[rows.start : rows.stop] for name in self.number_format.columns}
         if _labels_crc(stored) != self._crcs[batch]:
             raise self._damaged(f"batch {batch}")
-        logits = self.number_format.decode(stored)
+        try:
+            logits = self.number_format.decode(stored)
+        except (RuntimeError, IndexError):  # topk: classes that there are not
+            raise self._foreign() from None
         if not torch.isfinite(logits).all():
             raise UserError(f"{self._name}: batch {batch} holds logits that are not finite. Check the teachers, remove this "
                             "file and run relabel again.")
@@ -257,13 +266,16 @@ class LabelStore:
 
     def __init__(self, folder, images):
         self.folder = Path(folder)
-        content = read_json(self.folder / "labels.json", "relabel")
+        content = read_manifest(self.folder / "labels.json", "relabel")
         try:
             self.options = {**content["options"], "teacher_weights": content["teacher_weights"]}
             self.teachers, self.store = content["identity"]["teachers"], content["store"]
             belongs_to = content["identity"]["images"]
             self.plan_options = plan_options(self.options, belongs_to["count"])
             self.number_format = format_of(self.options, len(belongs_to["classes"]))
+            _check_words(self.options, self.teachers, self.store, belongs_to)
+        except ValueError as error:
+            raise UserError(f"{self.folder / 'labels.json'}: {error}. Remove the folder and run relabel again.") from None
         except (KeyError, TypeError) as error:
             raise UserError(f"{self.folder / 'labels.json'}: does not say {error}. Remove the folder and run relabel "
                             "again.") from None
@@ -297,8 +309,23 @@ class LabelStore:
 
 
 def recipe_hash(content):
-    """Hex SHA-256 of the parts of labels.json that change the numbers: options and identity."""
-    return hashlib.sha256(json.dumps([content["options"], content["identity"]], sort_keys=True).encode()).hexdigest()
+    """manifest_hash of labels.json: what marks the files that belong to it."""
+    return manifest_hash(content)
+
+
+def _check_words(options, teachers, store, belongs_to):
+    """Raise ValueError for what no relabel writes, so that nobody further on stumbles over it."""
+    def words(found, least=1):
+        return isinstance(found, list) and len(found) >= least and all(isinstance(word, str) for word in found)
+
+    precision, compiled = options.get("precision", PRECISIONS[0]), options.get("compile", False)
+    fits = {"teachers": words(options["teachers"]) and isinstance(teachers, dict), "ensemble": isinstance(options["ensemble"], str),
+            "teacher_weights": isinstance(options["teacher_weights"], str), "store": store in ("files", "none"),
+            "classes": words(belongs_to["classes"]), "files": isinstance(belongs_to["files"], str),
+            "precision": precision in PRECISIONS, "compile": isinstance(compiled, bool)}
+    for name, good in fits.items():
+        if not good:
+            raise ValueError(f"{name} is nothing that relabel writes")
 
 
 def format_of(options, classes):

@@ -8,7 +8,7 @@ from pathlib import Path
 from models.networks import save_network
 from utils.checkpoint import load_state, save_state
 from utils.errors import UserError
-from utils.run_folder import read_json, settle_manifest, write_bytes, write_json
+from utils.run_folder import check_space, read_json, settle_manifest, write_bytes, write_sealed
 
 
 class StudentFolder:
@@ -33,6 +33,12 @@ class StudentFolder:
                     raise UserError(f"{file}: does not say {name} of {which}. Remove it and run validate again.")
         (self.path / "state.pt").unlink(missing_ok=True)  # left by a kill just after the result was written
         return found
+
+    def check_space(self, network):
+        """Say how much a student takes at most: best and last weights, and a state of weights, their average and two moments
+        beside the one it replaces. Refuse what the disk has no room for."""
+        one = sum(tensor.nbytes for tensor in network.net.state_dict().values())
+        check_space("validate", self.path, (2 + 2 * 4) * one, "Free some space, or choose another --output-dir.")
 
     def save_weights(self, which, network, about):
         """which: last or best. about: facts kept in the file's header; no times, so that the same run gives the same bytes."""
@@ -77,7 +83,7 @@ class StudentFolder:
     def finish(self, result):
         """Draw the curve, write result.json, whose presence says that the student is finished, and drop the state."""
         write_bytes(self.path / "curve.png", draw_curve(self.metrics(), f"{self.path.name}: top-1 {result['top1']:.2f} % (best)"))
-        write_json(self.path / "result.json", result)
+        write_sealed(self.path / "result.json", result)
         (self.path / "state.pt").unlink(missing_ok=True)
 
 

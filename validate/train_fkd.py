@@ -12,7 +12,7 @@ from models.networks import build, check_image_size, file_stem, load_network
 from models.teachers import fit_head
 from utils import datasets, decoded_images, distributed, options, run_folder
 from utils.distilled import DistilledImages
-from utils.errors import UserError, run_entry
+from utils.errors import UserError, memory_advice, run_entry
 from utils.host_memory import keep_freed_memory
 from utils.progress import progress_bar
 from validate import label_source, ranks, rules
@@ -79,6 +79,7 @@ def train(args, device, threads):
     if distributed.rank() == 0:
         run_folder.check_writable(folder.path)
         run_folder.remove_leftovers(folder.path)
+    folder.check_space(network)
     folder.settle(manifest)
     if settings["bn_momentum"] is not None:
         set_batch_norm_momentum(network, settings["bn_momentum"])
@@ -88,8 +89,11 @@ def train(args, device, threads):
     loss = functools.partial(named_loss, settings)
     about = {"dataset": dataset, "image_size": size, "options": settings}
     together = ranks.Ranks(device) if processes > 1 else None  # everything is checked
-    found = Training(folder, network, optimizer, settings, source, views, images.labels, test_data, loss, device, about,
-                     together).run()
+    steps = settings["gradient_accumulation_steps"]
+    with memory_advice(f"Found --gradient-accumulation-steps {steps}, try {2 * steps}: smaller groups share a pass and their "
+                       "BatchNorm statistics. It changes the result, so give another --student-name."):
+        found = Training(folder, network, optimizer, settings, source, views, images.labels, test_data, loss, device, about,
+                         together).run()
     distributed.leave_group()
     result = report(found, settings, manifest, images, threads, device)
     folder.finish(result)

@@ -5,6 +5,8 @@ import time
 import torch
 
 from models.evaluate import accuracy
+from models.networks import first_line
+from utils.checkpoint import check_optimizer
 from utils.errors import UserError
 from utils.precision import Arithmetic
 from utils.progress import progress_bar, write_above
@@ -44,16 +46,27 @@ class Training:
     def restore(self):
         state = self.folder.load_state()
         if state is not None:
-            self.network.net.load_state_dict(state["net"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            if self.average is not None:
-                self.average.load_state_dict(state["average"])
-            for parameter, of_it in self.optimizer.state.items():  # fused steps take for granted that they lie in memory alike
-                for name, value in of_it.items():
-                    if value.shape == parameter.shape:
-                        of_it[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
-            self.start, self.last, self.best, self.seconds = (state[k] for k in ("epochs", "last", "best", "seconds"))
+            try:
+                self._fill(state)
+            except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+                raise UserError(f"{self.folder.path / 'state.pt'}: does not hold the state of this student "
+                                f"({first_line(error)}). Remove it and run this again: training begins anew.") from None
         self.folder.drop_metrics(self.start)
+
+    def _fill(self, state):
+        """Take over what `save` has stored; any error for a state that does not fit."""
+        self.network.net.load_state_dict(state["net"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        check_optimizer(self.optimizer)
+        for parameter, of_it in self.optimizer.state.items():  # fused steps take for granted that they lie in memory alike
+            for name, value in of_it.items():
+                if value.shape == parameter.shape:
+                    of_it[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
+        self.start, self.last, self.best, self.seconds = (state[k] for k in ("epochs", "last", "best", "seconds"))
+        if not isinstance(self.start, int) or not 0 < self.start <= self.settings["epochs"]:
+            raise ValueError(f"epoch {self.start}")
 
     @property
     def tested(self):
