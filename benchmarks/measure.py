@@ -1,5 +1,7 @@
 """What the benchmarks share: variants timed in turn in one process, peak memory in a process of its own, a table, a JSON file."""
 
+import contextlib
+import io
 import json
 import multiprocessing
 import os
@@ -35,6 +37,12 @@ def start(args):
     options.set_threads(args.threads)
     keep_freed_memory()
     return distributed.choose_device(args.device)
+
+
+def quietly(function, *args):
+    """function(*args) without what it prints and its progress bars."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        return function(*args)
 
 
 def wait(device):

@@ -97,7 +97,7 @@ class Work:
         return (time.perf_counter() - begin) / len(self.images)
 
     def ours(self, name):
-        return functools.partial(quietly, self.labelling(name).run, [0])
+        return functools.partial(measure.quietly, self.labelling(name).run, [0])
 
     def reference(self):
         return Reference(self)
@@ -190,12 +190,6 @@ def run_once(name, args, device):
         work = Work(args, device, Path(folder))
         run = {"reference": work.reference, "floor": work.floor}.get(name, functools.partial(work.ours, name))()
         run()
-
-
-def quietly(function, *args):
-    """Call it without its progress bar."""
-    with contextlib.redirect_stderr(io.StringIO()):
-        function(*args)
 
 
 def label_errors(logits, formats, temperature=20.0):

@@ -73,7 +73,7 @@ def recover(sizes, folder, args, device):
         for name in sorted(path.name for path in (folder / "train").iterdir())[: sizes["classes"]]:
             (train / name).symlink_to(folder / "train" / name)
         primary, *others = TEACHERS[: sizes["teachers"]]
-        data_synthesis.main([
+        measure.quietly(data_synthesis.main, [
             "--train-dir", str(train), "--image-size", str(args.image_size), "--output-dir", str(Path(output, "run")),
             "--teacher-weights", str(folder / "teachers"), "--min-teacher-accuracy", "0", "--device", device.type,
             "--primary-teacher", primary, "--bn-teachers", *others, "--bn-law", "exact", "--bn-count", str(sizes["teachers"]),
