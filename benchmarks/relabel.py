@@ -8,7 +8,6 @@ Random weights, no data. An epoch of labels for random images (drawn plan, views
 With --precision bf16 and --compile all but the reference run so. Ours decodes the images once for all epochs: that is timed apart.
 """
 
-import contextlib
 import copy
 import functools
 import io
