@@ -152,8 +152,7 @@ def test_places_see_one_gpu_each_of_those_that_are_visible(monkeypatch, visible,
         side_by_side.places(4, None)
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "two", "1.5"])
-@pytest.mark.parametrize("script", ["table1", "table3", "digits"])
+@pytest.mark.parametrize(("script", "value"), [("table1", "0"), ("table3", "two"), ("digits", "-1")])
 def test_a_bad_ngpu_is_one_sentence(tmp_path, script, value):
     env = {**os.environ, "PYTHON": sys.executable, "OUTPUT_DIR": str(tmp_path / "out"), "NGPU": value}
     done = subprocess.run(["sh", ROOT / "reproduce" / f"{script}.sh"], env=env, capture_output=True, text=True)
