@@ -36,7 +36,7 @@ CASES = {"two halves": ("resnet18", "mse_gt", [10, 10, 10], 10, 2, None, True, t
          "a single image": ("shufflenet_v2_x0_5", "ce", [8, 1, 8], 8, 2, None, True, torch.float64),
          "three uneven micro-batches, a pass each": ("resnet18", "dist", [8, 8, 7], 8, 3, 0.19, False, torch.float64),
          "three uneven micro-batches, one pass": ("resnet18", "dist", [8, 8, 7], 8, 3, 0.19, True, torch.float64),
-         "no BatchNorm": ("alexnet", "kl", [8, 8], 8, 2, None, True, torch.float64),
+         "no BatchNorm": ("squeezenet1_1", "kl", [8, 8], 8, 2, None, True, torch.float64),
          "float32": ("resnet18", "mse_gt", [10, 10], 10, 2, None, True, torch.float32)}
 
 

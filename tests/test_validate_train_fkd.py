@@ -142,7 +142,7 @@ def test_killed_inside_a_batch_and_resumed(trained, monkeypatch):
     assert weights(trained, "killed") == weights(trained, "first")
 
 
-# Where rounding stays small: BatchNorm sees more than two numbers a channel, gradients are not divided by their size, steps are short.
+# Where rounding stays small: BatchNorm sees more than two numbers a channel, gradients are not divided by their size, short steps.
 CALM = ["--stem", "small", "--optimizer", "sgd", "--lr", "1e-5"]
 
 
