@@ -87,12 +87,13 @@ def command(stage, made, out, *more):
 
 def without_times(content):
     if isinstance(content, dict):
-        return {name: without_times(value) for name, value in content.items() if name != "seconds"}
+        return {name: without_times(value) for name, value in content.items() if name not in ("seconds", "sha256")}
     return [without_times(value) for value in content] if isinstance(content, list) else content
 
 
 def kept(out):
-    """{name: content} of all files below a folder, hidden ones too: bytes, and JSON without the seconds that work took."""
+    """{name: content} of all files below a folder, hidden ones too: bytes, and JSON without the seconds that work took (and
+    the checksums that cover them)."""
     found = {}
     for path in sorted(out.rglob("*")):
         if path.suffix in (".json", ".jsonl"):
