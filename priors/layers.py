@@ -11,6 +11,7 @@ from torch import nn
 from models.bn_statistics import grouped_mean_var
 from priors.patches import convolution_statistics
 from utils.errors import UserError
+from utils.precision import full_precision
 
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, RmsNorm)  # timm's LayerNorm2d, GroupNorm1 ... are subclasses
 
@@ -120,7 +121,7 @@ class LayerTaps:
         return output.clone() if output.requires_grad else output
 
     def _gather(self, place, layer, module, z):
-        with torch.autocast(z.device.type, enabled=False):  # statistics are not for bfloat16
+        with full_precision(z.device):
             found = layer.gather(module, z.to(torch.promote_types(z.dtype, torch.float32)), self._sizes)
         self._found += [(place, Segment(layer.name, *statistics)) for statistics in found]
 

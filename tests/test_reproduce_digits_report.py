@@ -60,8 +60,8 @@ def test_steps_keep_the_seconds_of_the_first_complete_run(tmp_path, capsys):
     assert first["one"]["command"] == "python -m a.b --n 3"
     again = Steps(2, tmp_path / "t.json")
     again.run("one", entry, "--n", 3)
-    assert again.seconds == first
+    assert again.timings.seconds == first
     assert calls == [["--n", "3"]] * 2
     again.run("one", entry, "--n", 4)
-    assert again.seconds["one"]["command"].endswith("--n 4")
+    assert again.timings.seconds["one"]["command"].endswith("--n 4")
     assert "=== 1/2  one" in capsys.readouterr().out

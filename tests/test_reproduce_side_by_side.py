@@ -274,6 +274,7 @@ def without_accuracy(cell):
     return replace(cell, images=replace(cell.images, options={**cell.images.options, "min_teacher_accuracy": 0}))
 
 
+@pytest.mark.slow  # makes the cells twice
 def test_two_at_a_time_make_the_bytes_of_one_by_one(data, monkeypatch):
     """Two cells that share images, one with two seeds: images in two parts, labels in two parts, students beside one another."""
     monkeypatch.setattr(os, "cpu_count", lambda: 2)

@@ -1,5 +1,6 @@
 """Number formats that nets run in, and compiling them: opt-in switches, since both change the last bits of results."""
 
+import contextlib
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,11 @@ def add_arguments(group):
 def autocast(device, precision):
     """Context in which nets run: torch.autocast to bfloat16, or nothing for fp32. device: torch.device."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def full_precision(device):
+    """Context inside `autocast` whose operations take tensors as they are: statistics are not for bfloat16."""
+    return contextlib.nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def compiled(function):
