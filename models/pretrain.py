@@ -19,7 +19,7 @@ from models.evaluate import dataset_accuracy
 from models.pretrain_args import get_args_parser, make_plans
 from models.training_data import FolderBatches, MemoryBatches, steps_per_epoch
 from utils import checkpoint, datasets, distributed, options, run_folder
-from utils.errors import UserError, memory_advice, run_entry
+from utils.errors import UserError, memory_advice, own_work_begins, run_entry
 from utils.progress import progress_bar
 from utils.seeding import seeded
 
@@ -50,6 +50,7 @@ def main(argv=None):
         **{plan.name: ", ".join(f"{k} {v}" for k, v in asdict(plan).items() if v is not None and k != "name") for plan in plans},
         "shard": options.shard_words(shard), "device": device, "threads": threads, "output_dir": args.output_dir})
     pixels = None
+    own_work_begins()
     for plan in distributed.my_share(plans, shard):
         job = Job(plan, args, train, device)
         result = job.finished()

@@ -17,7 +17,7 @@ from recover.start import StartFolder, Starts, check_teacher
 from recover.unit_files import RESTART, UnitFiles
 from recover.units import build_class_batches, build_slices, group_units
 from utils import datasets, distributed, options, run_folder, schedules
-from utils.errors import UserError, memory_advice, run_entry, try_half
+from utils.errors import UserError, memory_advice, own_work_begins, run_entry, try_half
 from utils.host_memory import keep_freed_memory
 from utils.precision import Arithmetic
 from utils.progress import duration, progress_bar
@@ -48,6 +48,7 @@ def main(argv=None):
     networks = load_networks(units, settings, args.verifier, args.teacher_weights, real.classes, device)
     weights = {name: fingerprint(network) for name, network in networks.items()}
     files = UnitFiles(args.output_dir, len(real.classes), args.ipc_end, settings["image_format"])
+    own_work_begins()
     mine = my_groups(group_units(units, args.units_per_step), files, weights, shard)
     if mine and args.min_teacher_accuracy != 0:
         choosers = {*logit_teachers(units, networks), *filter(None, [settings["ranker"]])}

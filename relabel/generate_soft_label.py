@@ -17,7 +17,7 @@ from relabel.preview import save_preview
 from utils import datasets, distributed, options, run_folder
 from utils.distilled import DistilledImages
 from utils.epoch_plan import ALPHA, batch_slice, draw_plan, mixed_batch
-from utils.errors import UserError, memory_advice, run_entry, try_half
+from utils.errors import UserError, memory_advice, own_work_begins, run_entry, try_half
 from utils.host_memory import keep_freed_memory
 from utils.label_formats import label_format
 from utils.progress import duration, progress_bar, size_words
@@ -59,6 +59,7 @@ def main(argv=None):
     labelling.check_space(todo)
     mine = sorted(set(todo) & set(distributed.my_share(range(args.epochs), shard)))  # a share of all: the others may be ahead
     labelling.preview()
+    own_work_begins()
     with memory_advice(try_half("--batch-size", settings["batch_size"], "the student's batch becomes the same. It changes the "
                                 "labels, so give another --fkd-path")):
         labelling.print_estimate(mine)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from utils import options
+from utils import errors, options
 from utils.errors import UserError, explain, run_entry
 
 ROOT = Path(__file__).parents[1]
@@ -26,6 +26,23 @@ def test_one_sentence_and_status_2(error, words, capsys):
         run_entry(main)
     assert exit_info.value.code == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("local_rank", "own", "said"), [("0", False, "error: no\n"), ("1", False, ""),
+                                                         ("1", True, "error on rank 5: no\n")])
+def test_under_torchrun_one_rank_of_a_machine_speaks_until_work_is_shared_out(local_rank, own, said, monkeypatch, capsys):
+    def main(_):
+        if own:
+            errors.own_work_begins()
+        raise UserError("no")
+
+    monkeypatch.setattr(errors, "_own_work", False)
+    monkeypatch.setenv("RANK", "5")
+    monkeypatch.setenv("LOCAL_RANK", local_rank)
+    with pytest.raises(SystemExit) as exit_info:
+        run_entry(main)
+    assert exit_info.value.code == 2
+    assert capsys.readouterr().err == said
 
 
 def test_defects_keep_their_traceback():

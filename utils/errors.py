@@ -74,10 +74,19 @@ def try_half(option, value, what):
     return f"{option} is already {value}: a smaller network or a GPU with more memory is needed."
 
 
-def run_entry(main, argv=None, same_for_all=False):
+_own_work = False
+
+
+def own_work_begins():
+    """From here on a rank of torchrun may meet mistakes that the others do not: it says them, and who it is."""
+    global _own_work
+    _own_work = True
+
+
+def run_entry(main, argv=None):
     """Run a stage's main(argv). A user's mistake ends in one sentence on stderr and exit status 2.
 
-    same_for_all: under torchrun all ranks read the same, so that the first one of each machine speaks for all.
+    Under torchrun all ranks read the same until own_work_begins, so the first one of each machine speaks for all.
     """
     signal.signal(signal.SIGTERM, _terminated)
     try:
@@ -90,10 +99,7 @@ def run_entry(main, argv=None, same_for_all=False):
         sentence = explain(error)
         if sentence is None:
             raise
-        rank = os.environ.get("RANK")  # under torchrun each says what it found: only its own share may be at fault
-        if same_for_all:
-            if os.environ.get("LOCAL_RANK", "0") != "0":
-                sys.exit(2)
-            rank = None
-        print(f"error{f' on rank {rank}' if rank else ''}: {sentence}", file=sys.stderr, flush=True)
+        if _own_work or os.environ.get("LOCAL_RANK", "0") == "0":
+            rank = os.environ.get("RANK") if _own_work else None
+            print(f"error{f' on rank {rank}' if rank else ''}: {sentence}", file=sys.stderr, flush=True)
         sys.exit(2)

@@ -212,4 +212,4 @@ def evaluate(args, device):
 
 
 if __name__ == "__main__":
-    run_entry(main, same_for_all=True)
+    run_entry(main)
