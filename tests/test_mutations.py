@@ -102,7 +102,8 @@ def read_record(folder):
 
 
 def read_result(folder):
-    return StudentFolder(folder / "student").result()
+    found = StudentFolder(folder / "student").result()
+    return {name: found.get(name) for name in ("best", "last", "top1", "options")}
 
 
 def read_state(folder):
