@@ -219,7 +219,7 @@ NUMBERS = {options.positive_int: ("0", "-1"), options.positive_float: ("0", "-1"
            options.positive_fraction: ("0", "-0.5", "2"), options.weight: ("-1", "inf"), options.fraction: ("-0.1", "1.1"),
            validate_args.decay: ("-0.1", "1.1")}
 NO_NUMBERS = {None, options.path, options.shard, validate_args.folder_name, validate_args.rand_augment,
-              pretrain_args.initialisation}
+              validate_args.folder_or_none, pretrain_args.initialisation}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -421,8 +421,8 @@ def test_a_disk_that_is_too_small_is_foreseen(made, whole, small_disk, capsys, s
 
 
 @pytest.mark.parametrize(("stage", "where", "words"), [
-    ("recover", "recover.data_synthesis.print_plan", "Found --units-per-step 4, try --units-per-step 2: fewer units share a forward"),
-    ("relabel", "relabel.generate_soft_label.Labelling.run", "Found --batch-size 4, try --batch-size 2: the student's batch becomes"),
+    ("recover", "recover.data_synthesis.print_plan", "Found --units-per-step 4, try --units-per-step 2: fewer units"),
+    ("relabel", "relabel.generate_soft_label.Labelling.run", "Found --batch-size 4, try --batch-size 2: the student"),
     ("validate", "validate.training.Training.one_epoch", "Found --gradient-accumulation-steps 2, try 4: smaller groups"),
     ("pretrain", "models.pretrain.train_epoch", f"Try --batch-size-for {NET}=1 .found 3., after removing {NET}.json")])
 def test_out_of_gpu_memory_names_what_to_try(made, tmp_path, capsys, monkeypatch, stage, where, words):
