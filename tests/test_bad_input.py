@@ -423,7 +423,7 @@ def test_a_disk_that_is_too_small_is_foreseen(made, whole, small_disk, capsys, s
 @pytest.mark.parametrize(("stage", "where", "words"), [
     ("recover", "recover.data_synthesis.print_plan", "Found --units-per-step 4, try --units-per-step 2: fewer units"),
     ("relabel", "relabel.generate_soft_label.Labelling.run", "Found --batch-size 4, try --batch-size 2: the student"),
-    ("validate", "validate.training.Training.one_epoch", "Found --gradient-accumulation-steps 2, try 4: smaller groups"),
+    ("validate", "validate.training.Training.one_epoch", "Found --micro-batches together, try --micro-batches apart: a pass for"),
     ("pretrain", "models.pretrain.train_epoch", f"Try --batch-size-for {NET}=1 .found 3., after removing {NET}.json")])
 def test_out_of_gpu_memory_names_what_to_try(made, tmp_path, capsys, monkeypatch, stage, where, words):
     def full(*_):

@@ -89,15 +89,23 @@ def train(args, device, threads):
     loss = functools.partial(named_loss, settings)
     about = {"dataset": dataset, "image_size": size, "options": settings}
     together = ranks.Ranks(device) if processes > 1 else None  # everything is checked
-    steps = settings["gradient_accumulation_steps"]
-    with memory_advice(f"Found --gradient-accumulation-steps {steps}, try {2 * steps}: smaller groups share a pass and their "
-                       "BatchNorm statistics. It changes the result, so give another --student-name."):
+    with memory_advice(smaller_pass(settings)):
         found = Training(folder, network, optimizer, settings, source, views, images.labels, test_data, loss, device, about,
                          together).run()
     distributed.leave_group()
     result = report(found, settings, manifest, images, threads, device)
     folder.finish(result)
     distributed.print0(f"{words_for(name, result)}; {folder.path}")
+
+
+def smaller_pass(settings):
+    """What to try when a pass does not fit into a GPU."""
+    steps = settings["gradient_accumulation_steps"]
+    if settings["micro_batches"] == "together" and steps > 1:
+        return ("Found --micro-batches together, try --micro-batches apart: a pass for each of them. It may change last "
+                "bits, so give another --student-name.")
+    return (f"Found --gradient-accumulation-steps {steps}, try {2 * steps}: smaller groups share a pass and their BatchNorm "
+            "statistics. It changes the result, so give another --student-name.")
 
 
 def open_source(args, images, flips, device):
