@@ -12,7 +12,7 @@ from models.networks import build, fingerprint, head, load_network
 from models.pretrain_args import get_args_parser, make_plans
 from models.teachers import load_teachers
 from utils.errors import UserError
-from utils.run_folder import write_json
+from utils.run_folder import read_json, write_sealed
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = "shufflenet_v2_x0_5"
@@ -117,9 +117,9 @@ def test_a_finished_net_is_skipped_and_another_added(folder, finished, monkeypat
 def test_killed_between_the_two_files(folder, tmp_path):
     pretrain.main(options(folder, tmp_path))
     manifest = tmp_path / f"{SMALL}.json"
-    content = json.loads(manifest.read_text())
+    content = read_json(manifest, "pretrain")
     del content["result"]
-    write_json(manifest, content)
+    write_sealed(manifest, content)
     pretrain.main(options(folder, tmp_path))
     assert json.loads(manifest.read_text())["result"]["top1"] >= 0
     manifest.unlink()
