@@ -82,5 +82,5 @@ def test_gradient(side, sizes):
 def test_a_mean_far_above_sigma_does_not_cancel(side, layout):
     z = (random(4, 3, side, side) + 1000).float().contiguous(memory_format=layout)
     found, exact = convolution_statistics(z, [4]), convolution_statistics(z.double(), [4])
-    for part, expected, tolerance in zip(found, exact, (1e-6, 1e-3) * 2, strict=True):
+    for part, expected, tolerance in zip(found, exact, (3e-6, 1e-3) * 2, strict=True):
         torch.testing.assert_close(part.double(), expected, rtol=tolerance, atol=0)
