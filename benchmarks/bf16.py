@@ -7,35 +7,20 @@ averaged over slices, and the student's top-1.
 import statistics
 from pathlib import Path
 
-from benchmarks import measure
-from models import pretrain
+from benchmarks import digits, measure
 from recover import data_synthesis
 from relabel import generate_soft_label
 from reproduce.quickstart import TEACHERS
-from reproduce.steps import ROOT, Steps
-from utils import options, precision, run_folder
+from utils import precision, run_folder
 from utils.errors import run_entry
 from validate import train_fkd
 
 
 def main(argv=None):
-    parser = options.Parser(prog="benchmarks.bf16", description="Compare recover in bf16 and fp32 on digits.")
-    parser.add_argument("--seeds", type=options.positive_int, default=3, help="of images, labels and student together")
-    parser.add_argument("--ipc", type=options.positive_int, default=10)
-    parser.add_argument("--iteration", type=options.positive_int, default=100, help="steps of the longest slices")
-    parser.add_argument("--epochs", type=options.positive_int, default=50, help="of labels and students")
-    parser.add_argument("--teacher-weights", type=options.path, help="folder of digits teachers (default: they are trained first)")
-    parser.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto", help="auto: a GPU if there is one")
-    parser.add_argument("--threads", type=options.positive_int, default=None, help="CPU threads (default: PyTorch's choice)")
-    parser.add_argument("--output-dir", type=options.path, default=ROOT / "results" / "bf16", help="run folders")
-    parser.add_argument("--output", type=options.path, help="JSON file (default: results/benchmarks/bf16_DEVICE.json)")
-    args = parser.parse_args(argv)
-    device = measure.start(args)
-    out, run = args.output_dir, ["--device", device.type, *([] if args.threads is None else ["--threads", args.threads])]
-    steps = Steps(3 * 2 * args.seeds + (args.teacher_weights is None), out / "timings.json")
-    teachers = args.teacher_weights or out / "teachers"
-    if args.teacher_weights is None:
-        steps.run("squeeze", pretrain, "--dataset", "digits", "--teachers", *TEACHERS, "--output-dir", teachers, *run)
+    args = digits.get_args_parser("bf16", "Compare recover in bf16 and fp32 on digits.",
+                                  "of images, labels and student together").parse_args(argv)
+    device, steps, teachers, run = digits.start(args, 3 * 2 * args.seeds)
+    out = args.output_dir
     found = {name: {"loss": [], "top1": []} for name in precision.PRECISIONS}
     for seed in range(args.seeds):
         for name in precision.PRECISIONS:

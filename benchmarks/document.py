@@ -5,6 +5,7 @@ import re
 import statistics
 
 from benchmarks import measure
+from reproduce.verdicts import spread
 
 _UNMEASURED = ("Nothing has run on a GPU so far: image-steps a second, memory, bf16 and compilation there are **unmeasured**, and "
                "so are GPU-hours. `pytest -m gpu` and the commands below run there as they are.")
@@ -95,7 +96,7 @@ def _scaling(run):
 def _bf16(run):
     found = {name: run[name] for name in ("fp32", "bf16")}
     rows = [[name, f"{statistics.mean(values['loss']):.4f}", " ".join(f"{v:.1f}" for v in values["top1"]),
-             f"{statistics.mean(values['top1']):.2f} ± {statistics.stdev(values['top1']):.2f}"] for name, values in found.items()]
+             spread(values["top1"])] for name, values in found.items()]
     change = statistics.mean(b / a - 1 for a, b in zip(found["fp32"]["loss"], found["bf16"]["loss"], strict=True))
     return (_table(["recover in", "loss of the last step", "student's top-1 by seed, %", "mean ± std"], rows)
             + f"\n\nLoss in bf16 against fp32: {change:+.2%}, mean over seeds.")

@@ -8,14 +8,12 @@ import statistics
 
 import torch
 
-from benchmarks import measure
+from benchmarks import digits, measure
 from benchmarks.relabel import errors_table, label_errors
-from models import pretrain
 from recover import data_synthesis
 from relabel import generate_soft_label
 from reproduce.quickstart import TEACHERS
-from reproduce.steps import ROOT, Steps
-from utils import options, run_folder
+from utils import run_folder
 from utils.distilled import DistilledImages
 from utils.errors import run_entry
 from utils.soft_labels import LabelStore
@@ -36,30 +34,13 @@ class SymmetricInt8:
         return stored["logits"] * stored["scale"]
 
 
-def get_args_parser():
-    parser = options.Parser(prog="benchmarks.label_formats", description="Compare number formats of labels on digits.")
-    parser.add_argument("--seeds", type=options.positive_int, default=3, help="of the student")
-    parser.add_argument("--ipc", type=options.positive_int, default=10)
-    parser.add_argument("--epochs", type=options.positive_int, default=50, help="of labels and students")
-    parser.add_argument("--teacher-weights", type=options.path, help="folder of digits teachers (default: they are trained first)")
-    parser.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto", help="auto: a GPU if there is one")
-    parser.add_argument("--threads", type=options.positive_int, default=None, help="CPU threads (default: PyTorch's choice)")
-    parser.add_argument("--output-dir", type=options.path, default=ROOT / "results" / "label_formats", help="run folder")
-    parser.add_argument("--output", type=options.path, help="JSON file (default: results/benchmarks/label_formats_DEVICE.json)")
-    return parser
-
-
 def main(argv=None):
-    args = get_args_parser().parse_args(argv)
-    device = measure.start(args)
+    args = digits.get_args_parser("label_formats", "Compare number formats of labels on digits.", "of the student").parse_args(argv)
+    device, steps, teachers, run = digits.start(args, 1 + len(FORMATS) * (1 + args.seeds))
     out = args.output_dir
-    run = ["--output-dir", out, "--device", device.type, *([] if args.threads is None else ["--threads", args.threads])]
-    steps = Steps(1 + len(FORMATS) * (1 + args.seeds) + (args.teacher_weights is None), out / "timings.json")
-    teachers = args.teacher_weights or out / "teachers"
-    if args.teacher_weights is None:
-        steps.run("squeeze", pretrain, "--dataset", "digits", "--teachers", *TEACHERS, *run, "--output-dir", teachers)
+    run = ["--output-dir", out, *run]
     steps.run("recover", data_synthesis, "--dataset", "digits", "--teacher-weights", teachers, "--bn-teachers", *TEACHERS,
-              "--ipc-end", args.ipc, "--units-per-step", args.ipc, "--iteration", 100, *run)
+              "--ipc-end", args.ipc, "--units-per-step", args.ipc, "--iteration", args.iteration, *run)
     top1 = {name: [] for name in FORMATS}
     for name, words in FORMATS.items():
         labels = out / f"labels_{name.replace(' ', '')}"
