@@ -1,20 +1,31 @@
-import resource
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-import torch
 
+PROGRAM = """
+import resource
+import torch
 from utils.host_memory import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.empty(2**26, dtype=torch.uint8).fill_(1)  # 64 MB: 16384 pages
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+print(min(faults() for _ in range(3)))
+keep_freed_memory()
+faults()
+print(min(faults() for _ in range(3)))
+"""
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
 def test_a_freed_block_is_used_again():
-    keep_freed_memory()
-
-    def faults():
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        torch.empty(2**26, dtype=torch.uint8).fill_(1)  # 64 MB: 16384 pages
-        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-    faults()
-    assert min(faults() for _ in range(3)) < 1000
+    """In a process of its own: what others have left in the heap decides where a block goes."""
+    root = Path(__file__).parents[1]
+    found = subprocess.run([sys.executable, "-c", PROGRAM], cwd=root, capture_output=True, text=True, check=True)
+    before, after = map(int, found.stdout.split())  # with huge pages a block has few of them, so not before's number is asked for
+    assert after < max(100, before // 10)
