@@ -6,7 +6,7 @@ TEACHER=${TEACHER:-resnet50}                                            # logit 
 BN_TEACHERS=${BN_TEACHERS:-}                                            # pool of extra ones; empty: the preset's, for PRISM
 #                          resnet18 mobilenet_v2 efficientnet_b0 shufflenet_v2_x0_5 alexnet; the primary is left out
 IPC=${IPC:-10}                                                          # images per class
-OUTPUT_DIR=${OUTPUT_DIR:-$ROOT/results/${PRESET}_r50_ipc$IPC}            # the run folder, shared by the three stages
+OUTPUT_DIR=${OUTPUT_DIR:-$ROOT/results/${PRESET}_r50_ipc$IPC}           # the run folder, shared by the three stages
 TRAIN_DIR=${TRAIN_DIR:-/path/to/imagenet/train}                         # one folder per class (wnid)
 TEACHER_WEIGHTS=${TEACHER_WEIGHTS:-}                                    # or a folder of NAME.safetensors; empty: published ones
 ITERATION=${ITERATION:-}                                                # steps of the longest slices; empty: the preset's (4000)

@@ -100,3 +100,23 @@ def test_two_processes_give_the_same_bytes_as_one(data, tmp_path):
 
     assert len(files(tmp_path / "1")) == 8 + 3
     assert files(tmp_path / "1") == files(tmp_path / "2")
+
+
+@pytest.mark.parametrize(("script", "preset", "given", "absent"), [
+    ("relabel/relabel_r18.sh", "prism", "--teachers resnet18 mobilenet_v2 alexnet shufflenet_v2_x0_5 --ensemble equal", None),
+    ("relabel/relabel_r101.sh", "prism", "--teachers resnet101 mobilenet_v2 alexnet shufflenet_v2_x0_5 --ensemble prim", None),
+    ("relabel/relabel_r50.sh", "edc", "--preset edc", "--teachers"),
+    ("validate/train_FKD_10_r50.sh", "prism", "--epochs 300 --loss-type mse_gt", None),
+    ("validate/train_FKD_10_r18.sh", "hard-label", "--preset hard-label --student resnet18", "--epochs"),
+    ("recover/recover_r50.sh", "cda", "--preset cda --primary-teacher resnet50", "--iteration"),
+])
+def test_a_preset_fills_variables_that_are_left_empty(script, preset, given, absent, tmp_path):
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\n[ "$1" = -c ] || echo "$@"\n')
+    python.chmod(0o755)
+    env = {"PATH": os.environ["PATH"], "PRESET": preset, "PYTHON": str(python)}
+    words = subprocess.run(["sh", ROOT / script], env=env, capture_output=True, text=True, check=True).stdout
+    assert f"--preset {preset}" in words
+    assert given in words
+    assert absent is None or absent not in words
+    assert f"results/{preset}_r" in words
