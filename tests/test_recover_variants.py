@@ -152,7 +152,7 @@ def test_calibrated_aligns_alexnet_where_counted_adds_nothing(data, tmp_path):
     assert not torch.equal(counted[0], calibrated[0])
 
 
-@pytest.mark.slow  # compiles three nets
+@pytest.mark.slow  # compiles two nets, some minutes
 @pytest.mark.parametrize("match", [[], ["--match", "convolution"]], ids=["batchnorm", "convolution"])
 def test_compiled_nets_make_nearly_the_same_images(data, tmp_path, match):
     options = [*match, "--bn-slot-prob", "1", "--lr", "0.001", "--bn-teachers", "shufflenet_v2_x0_5"]

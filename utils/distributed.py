@@ -79,9 +79,16 @@ def share_by_cost(items, cost, shard=(0, 1)):
 
 
 def form_group():
-    """Form the process group (gloo) if there is none. It waits for days: one rank may be at a pass over all training images."""
-    if not dist.is_initialized():
-        dist.init_process_group("gloo", timeout=datetime.timedelta(days=7))
+    """Form the process group (gloo) if there is none. It waits for days: one rank may be at a pass over all training images.
+
+    torchrun's store outlives a restart, with the addresses of the processes before it: every restart has names of its own.
+    """
+    if dist.is_initialized():
+        return
+    timeout = datetime.timedelta(days=7)
+    store, own_rank, count = next(dist.rendezvous("env://", timeout=timeout))
+    store = dist.PrefixStore(f"restart {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    dist.init_process_group("gloo", store=store, rank=own_rank, world_size=count, timeout=timeout)
 
 
 def leave_group():

@@ -5,6 +5,7 @@ statistics are put together from all micro-batches, in their order.
 """
 
 import contextlib
+import warnings
 
 import torch
 import torch.distributed as dist
@@ -49,8 +50,10 @@ class Ranks:
     def averaging(self, module):
         """The module, whose backward averages gradients over ranks."""
         devices = [self._device.index] if self._device.type == "cuda" else None
-        return DistributedDataParallel(module, devices, process_group=self._group, broadcast_buffers=False,
-                                       gradient_as_bucket_view=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # broadcast_buffers has a new name that PyTorch 2.6 does not know
+            return DistributedDataParallel(module, devices, process_group=self._group, broadcast_buffers=False,
+                                           gradient_as_bucket_view=True)
 
     def sum(self, values):
         """Sum of a tensor over ranks, the same on all; the tensor itself changes."""
