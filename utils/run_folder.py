@@ -63,12 +63,12 @@ def _temporary(path):
 def _begin(temporary):
     """Make an empty file, and its folder. Another process may just be removing that folder (check_writable): then once more."""
     for attempt in range(1000):
-        temporary.parent.mkdir(parents=True, exist_ok=True)
         try:
+            temporary.parent.mkdir(parents=True, exist_ok=True)
             temporary.touch()
             return
-        except FileNotFoundError:
-            if attempt == 999:
+        except (FileNotFoundError, FileExistsError):  # it was there when mkdir looked, and gone when it looked again
+            if attempt == 999 or temporary.parent.is_file():
                 raise
 
 
