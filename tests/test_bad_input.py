@@ -46,12 +46,7 @@ def made(tmp_path_factory):
     tiny.image_folder(root / "train", CLASSES, 2, size=(40, 36))
     tiny.image_folder(root / "val", CLASSES, 2, size=(40, 36), seed=1)
     tiny.image_folder(root / "other_val", CLASSES[:2], 1, size=(40, 36))
-    for c, name in enumerate(CLASSES):
-        for i in range(2):
-            image = root / f"run/images/new{c:03d}/class{c:03d}_id{i:03d}.png"
-            image.parent.mkdir(parents=True, exist_ok=True)
-            Image.open(root / "train" / name / f"img_{i:03d}.JPEG").resize((32, 32)).save(image)
-    write_json(root / "run/images.json", {"options": {"dataset": "imagefolder", "seed": 0}, "identity": {"classes": CLASSES}})
+    tiny.distilled_folder(root / "run", root / "train", CLASSES, 2)
     tiny.teacher_folder(root / "teachers", [NET, "squeezenet1_1"], CLASSES)
     tiny.teacher_folder(root / "teachers_of_four", [NET], ("a", "b", "c", "d"))
     for name in ("train", "val"):

@@ -15,6 +15,19 @@ def image_folder(root, classes=("n01440764", "n01443537", "n01484850"), per_clas
     return root
 
 
+def distilled_folder(root, train, classes, per_class, size=32):
+    """images/ and images.json of a run whose images are those of an image_folder, as recover --iteration 0 would keep them."""
+    from utils.run_folder import write_json
+
+    for c, name in enumerate(classes):
+        for i in range(per_class):
+            image = root / f"images/new{c:03d}/class{c:03d}_id{i:03d}.png"
+            image.parent.mkdir(parents=True, exist_ok=True)
+            Image.open(train / name / f"img_{i:03d}.JPEG").resize((size, size)).save(image)
+    write_json(root / "images.json", {"options": {"dataset": "imagefolder", "seed": 0}, "identity": {"classes": list(classes)}})
+    return root
+
+
 def teacher_folder(root, names, classes, image_size=32, stem="imagenet", input_resize=None):
     """A folder of random-weight teachers for these class names. input_resize: {name: side}. Returns root."""
     from models.networks import build, save_network
