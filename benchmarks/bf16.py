@@ -11,8 +11,9 @@ from benchmarks import digits, measure
 from recover import data_synthesis
 from relabel import generate_soft_label
 from reproduce.quickstart import TEACHERS
-from utils import precision, run_folder
+from utils import precision
 from utils.errors import run_entry
+from utils.files import read_json
 from validate import train_fkd
 
 
@@ -33,7 +34,7 @@ def main(argv=None):
             steps.run(f"validate, {name}, seed {seed}", train_fkd, "--student", "resnet18", "--epochs", args.epochs, "--seed", seed,
                       "--student-name", "student", "--output-dir", folder, *run)
             found[name]["loss"].append(final_loss(folder))
-            found[name]["top1"].append(run_folder.read_json(folder / "students" / "student" / "result.json", "validate")["top1"])
+            found[name]["top1"].append(read_json(folder / "students" / "student" / "result.json", "validate")["top1"])
     fp32, bf16 = found["fp32"], found["bf16"]
     change = [b / a - 1 for a, b in zip(fp32["loss"], bf16["loss"], strict=True)]
     rows = [[f"seed {seed}", *(f"{found[name]['loss'][seed]:.4f}" for name in found), f"{100 * change[seed]:+.2f} %",
@@ -48,10 +49,10 @@ def main(argv=None):
 
 def final_loss(folder):
     """Mean over a run's units of CE + r_bn / m * sum of BN terms at the last step (paper Eq. 4, released mean)."""
-    r_bn = run_folder.read_json(Path(folder, "images.json"), "recover")["options"]["r_bn"]
+    r_bn = read_json(Path(folder, "images.json"), "recover")["options"]["r_bn"]
     losses = []
     for path in sorted(Path(folder, "units").glob("*.json")):
-        record = run_folder.read_json(path, "recover")
+        record = read_json(path, "recover")
         last = record["terms"][-1]
         alignment = sum(value for name, value in last.items() if name.startswith("bn "))
         losses.append(last["ce"] + r_bn / len(record["bn_teachers"]) * alignment)

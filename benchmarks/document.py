@@ -5,7 +5,7 @@ import re
 import statistics
 
 from benchmarks import measure
-from reproduce.verdicts import spread
+from report.verdicts import spread
 
 _UNMEASURED = ("Nothing has run on a GPU so far: image-steps a second, memory, bf16 and compilation there are **unmeasured**, and "
                "so are GPU-hours. `pytest -m gpu` and the commands below run there as they are.")

@@ -10,13 +10,13 @@ import torch
 
 from benchmarks import digits, measure
 from benchmarks.relabel import errors_table, label_errors
+from data.distilled import DistilledImages
+from data.labels import LabelStore
 from recover import data_synthesis
 from relabel import generate_soft_label
 from reproduce.quickstart import TEACHERS
-from utils import run_folder
-from utils.distilled import DistilledImages
 from utils.errors import run_entry
-from utils.soft_labels import LabelStore
+from utils.files import read_json
 from validate import train_fkd
 
 FORMATS = {"fp32": ("fp32",), "fp16": ("fp16",), "int8": ("int8",), "topk 5": ("topk", "--label-top-k", 5),
@@ -50,7 +50,7 @@ def main(argv=None):
             student = f"{labels.name}_seed{seed}"
             steps.run(f"validate, {name}, seed {seed}", train_fkd, "--student", "resnet18", "--epochs", args.epochs, "--seed", seed,
                       "--student-name", student, "--fkd-path", labels, *run)
-            top1[name].append(run_folder.read_json(out / "students" / student / "result.json", "validate")["top1"])
+            top1[name].append(read_json(out / "students" / student / "result.json", "validate")["top1"])
     errors = stored_errors(out, args.epochs)
     print("\n" + errors_table(errors))
     mean = {name: statistics.mean(values) for name, values in top1.items()}

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import torch
 
-from utils import distributed, options, precision, run_folder
+from data import run_folder
+from utils import distributed, options, precision
+from utils.files import write_json
 from utils.host_memory import keep_freed_memory
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "benchmarks"
@@ -140,5 +142,5 @@ def save(args, prog, device, content):
     entry = {"options": settings, "hardware": hardware(device), "versions": run_folder.versions(), **content}
     runs = json.loads(path.read_text())["runs"] if path.exists() else []
     runs = [run for run in runs if (run["options"], run["hardware"]) != (entry["options"], entry["hardware"])]
-    run_folder.write_json(path, {"runs": [*runs, entry]})
+    write_json(path, {"runs": [*runs, entry]})
     print(f"saved in {path}", flush=True)

@@ -22,6 +22,7 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from benchmarks import measure
+from data import images
 from models.bn_statistics import has_batch_norm
 from models.networks import build
 from recover import losses
@@ -30,7 +31,7 @@ from recover.presets import POOL
 from recover.synthesize import Recipe, UnitState, draw_augmentation, one_step
 from recover.teacher_pool import TeacherLaw, Teachers, without_primary
 from recover.units import Unit
-from utils import images, schedules
+from utils import schedules
 from utils.errors import UserError, run_entry
 from utils.precision import Arithmetic
 from utils.seeding import stream

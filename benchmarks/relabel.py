@@ -20,15 +20,16 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks import measure
+from data import augment, images
+from data.distilled import DistilledImages
+from data.epoch_plan import batch_slice, draw_plan, mixed_batch
+from data.label_formats import FORMATS, label_format, row_bytes, through_format
 from models.ensemble import RULES, Ensemble
 from models.networks import build
 from relabel.generate_soft_label import Labelling
 from relabel.presets import TEACHERS
-from utils import augment, images, options
-from utils.distilled import DistilledImages
-from utils.epoch_plan import batch_slice, draw_plan, mixed_batch
+from utils import options
 from utils.errors import run_entry
-from utils.label_formats import FORMATS, label_format, row_bytes, through_format
 from utils.precision import Arithmetic
 from utils.seeding import stream
 

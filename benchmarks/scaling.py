@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 
 from benchmarks import measure
+from data.datasets import open_images
 from models.networks import build, save_network
 from recover import data_synthesis
-from utils import run_folder
-from utils.datasets import open_images
 from utils.errors import run_entry
+from utils.files import read_json
 
 TEACHERS = ("resnet18", "mobilenet_v2", "shufflenet_v2_x0_5", "mnasnet0_5")  # four of them: one net more for each time as much
 TIMES = (1, 2, 4)
@@ -81,7 +81,7 @@ def recover(sizes, folder, args, device):
             "--batch-size", str(args.batch_size), "--threads", str(torch.get_num_threads()),
             "--precision", args.precision, *(["--compile"] if args.compile else [])])
         records = Path(output, "run", "units").glob("*.json")
-        return sum(run_folder.read_json(path, "recover")["seconds"] for path in records)
+        return sum(read_json(path, "recover")["seconds"] for path in records)
 
 
 def list_folder(root, files, args):

@@ -24,13 +24,14 @@ import torch.nn.functional as F
 from PIL import Image
 
 from benchmarks import measure
+from data import datasets, decoded_images
+from data.augment import to_device
+from data.epoch_plan import PlanOptions, batch_slice, draw_plan
+from data.images import MEAN, STD, decode, normalise, to_tensor
 from models.evaluate import accuracy, dataset_accuracy
 from models.networks import build
-from utils import datasets, decoded_images, options, precision
-from utils.augment import to_device
-from utils.epoch_plan import PlanOptions, batch_slice, draw_plan
+from utils import options, precision
 from utils.errors import run_entry
-from utils.images import MEAN, STD, decode, normalise, to_tensor
 from utils.seeding import seeded, stream
 from validate import engine, losses
 from validate.passes import Passes, ordinary_layout

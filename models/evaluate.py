@@ -4,9 +4,9 @@ import contextlib
 
 import torch
 
-from utils.augment import to_device
-from utils.images import normalise
-from utils.metrics import hits_in_top
+from data.augment import to_device
+from data.images import normalise
+from report.metrics import hits_in_top
 from utils.progress import progress_bar
 
 
@@ -48,7 +48,7 @@ def accuracy(network, pixels, labels, device, batch_size=250, progress=None, ran
 
 
 def dataset_accuracy(network, images, device, workers=4, batch_size=250, progress=None, at_once=5000):
-    """accuracy on a whole utils.datasets.RealImages, decoded `at_once` images at a time so that memory stays flat."""
+    """accuracy on a whole data.datasets.RealImages, decoded `at_once` images at a time so that memory stays flat."""
     top1 = top5 = 0.0
     for start in range(0, len(images), at_once):
         index = range(start, min(start + at_once, len(images)))

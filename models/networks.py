@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision import models as torchvision_models
 
+from data import images
 from models.stems import make_small
-from utils import checkpoint, images
+from utils import checkpoint
 from utils.errors import UserError
 from utils.seeding import seeded
 

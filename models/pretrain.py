@@ -13,13 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from data import datasets, run_folder
 from models import networks
 from models.bn_statistics import has_batch_norm
 from models.evaluate import dataset_accuracy
 from models.pretrain_args import get_args_parser, make_plans
 from models.training_data import FolderBatches, MemoryBatches, steps_per_epoch
-from utils import checkpoint, datasets, distributed, options, run_folder
+from utils import checkpoint, distributed, options
 from utils.errors import UserError, memory_advice, own_work_begins, run_entry
+from utils.files import check_writable, remove_leftovers, write_json
 from utils.progress import progress_bar
 from utils.seeding import seeded
 
@@ -32,8 +34,8 @@ def main(argv=None):
     for name in args.teachers:
         networks.check_name(name)
     plans = make_plans(args, image_size, has_batch_norm)
-    run_folder.check_writable(args.output_dir)
-    run_folder.remove_leftovers(args.output_dir)
+    check_writable(args.output_dir)
+    remove_leftovers(args.output_dir)
     train = datasets.open_images(args.dataset, "train", args.train_dir, image_size)
     val_dir = args.val_dir or (args.train_dir if args.dataset != "imagefolder" else None)
     test = datasets.open_images(args.dataset, "test", val_dir, image_size, train.classes)
@@ -117,7 +119,7 @@ class Job:
         if "result" not in found:  # killed between writing the two files
             seconds = round(self._read_state()["seconds"], 1) if self.state.exists() else None
             found = {**found, "result": {**about["accuracy"], "seconds": seconds}}
-            run_folder.write_sealed(self.manifest, found)
+            write_json(self.manifest, found)
         self.state.unlink(missing_ok=True)
         return found["result"]
 
@@ -156,7 +158,7 @@ class Job:
         accuracy = dataset_accuracy(network, test, self.device, self.args.workers, progress=f"{plan.name} test")
         networks.save_network(self.weights, network, {**self.content, "accuracy": accuracy})
         result = {**accuracy, "seconds": round(before + time.monotonic() - begin, 1)}
-        run_folder.write_sealed(self.manifest, {**self.content, "result": result})
+        write_json(self.manifest, {**self.content, "result": result})
         self.state.unlink(missing_ok=True)
         return result
 

@@ -3,7 +3,8 @@
 import argparse
 from dataclasses import dataclass
 
-from utils import datasets, options
+from data import datasets
+from utils import options
 from utils.errors import UserError
 
 # torchvision's ResNet reference for folders; short one-cycle recipes for small images. pad: pixels of shift, at 32 px.

@@ -9,9 +9,9 @@ import torch
 from timm.data import ImageNetInfo, infer_imagenet_subset
 from torchvision import models as torchvision_models
 
+from data.datasets import is_numbered
 from models import networks
 from utils import options
-from utils.datasets import is_numbered
 from utils.distributed import first_on_node
 from utils.errors import UserError
 

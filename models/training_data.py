@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from utils import augment
-from utils.images import normalise
+from data import augment
+from data.images import normalise
 from utils.seeding import seeded, stream
 
 

@@ -6,10 +6,10 @@ import torch
 
 from models.bn_statistics import BatchNormStatistics, has_batch_norm
 from models.teachers import weights_folder
-from priors.convolution import ConvolutionAlignment
-from priors.layers import CalibratedStatistics
-from priors.measured import settle
 from recover.losses import bn_alignment
+from recover.priors.convolution import ConvolutionAlignment
+from recover.priors.layers import CalibratedStatistics
+from recover.priors.measured import settle
 from utils import distributed
 from utils.precision import Arithmetic
 

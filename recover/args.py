@@ -1,8 +1,9 @@
 """Options of recover. Defaults are the paper's, with the decisions of EXPERIMENTS.md where paper and released code differ."""
 
-from priors.convolution import CLASS_PATCHES
+from data import datasets
 from recover.presets import POOL, PRESETS
-from utils import datasets, options, precision, schedules
+from recover.priors.convolution import CLASS_PATCHES
+from utils import options, precision, schedules
 
 
 def get_args_parser():

@@ -5,18 +5,20 @@
 
 import torch
 
+from data import datasets, run_folder
 from models.networks import check_name, fingerprint
 from models.teachers import load_teachers
-from priors.measured import check_images
 from recover import alignment, ranking
 from recover.args import get_args_parser
 from recover.estimate import propose_units, seconds_per_image_step
 from recover.group_run import GroupRun
+from recover.priors.measured import check_images
 from recover.settings import RANKED, changed, check, make_law, make_recipe, resolve, unread
 from recover.start import StartFolder, Starts, check_teacher
 from recover.unit_files import RESTART, UnitFiles
 from recover.units import build_class_batches, build_slices, group_units
-from utils import datasets, distributed, options, run_folder, schedules
+from utils import distributed, options, schedules
+from utils import files as disk
 from utils.errors import UserError, memory_advice, own_work_begins, run_entry, try_half
 from utils.host_memory import keep_freed_memory
 from utils.precision import Arithmetic
@@ -39,8 +41,8 @@ def main(argv=None):
         "teacher_weights": args.teacher_weights, "classes": len(real.classes), "ipc": f"{args.ipc_start} to {args.ipc_end - 1}",
         "shard": options.shard_words(shard), "device": device, "threads": threads, "output_dir": args.output_dir})
     options.note_unread(args, unread(args))
-    run_folder.check_writable(args.output_dir)
-    run_folder.remove_leftovers(args.output_dir)
+    disk.check_writable(args.output_dir)
+    disk.remove_leftovers(args.output_dir)
     source = StartFolder(args.start_dir, real.image_size, real.classes, args.workers) if args.start_dir else real
     starts = Starts(real, settings, source, args.output_dir, args.workers)
     units = plan_units(settings, starts.available, real.classes, law, args.ipc_start, args.ipc_end)
@@ -91,7 +93,7 @@ def check_space(files, mine, size):
     """Say how much this share will write; refuse what the disk has no room for."""
     images = sum(len(unit.classes) for group in mine for unit in group)
     together = max((sum(len(unit.classes) for unit in group) for group in mine), default=0)
-    run_folder.check_space("recover", files.run, files.space(images, together, size), "Choose another --output-dir, a smaller "
+    disk.check_space("recover", files.run, files.space(images, together, size), "Choose another --output-dir, a smaller "
                            "--ipc-end, or --image-format jpg.")
 
 

@@ -4,10 +4,10 @@ import time
 
 import torch
 
+from data import images
 from models.evaluate import accuracy
 from recover.loss_log import first_bad_term
 from recover.synthesize import UnitState, synthesize
-from utils import images
 from utils.errors import UserError
 from utils.progress import write_above
 

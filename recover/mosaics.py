@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from utils.augment import draw_crops
+from data.augment import draw_crops
+from data.images import normalise, to_tensor
 from utils.errors import UserError
-from utils.images import normalise, to_tensor
 
 AREA = (0.08, 1.0)  # of a crop, as a part of the image (RDED)
 SQUARE = (1.0, 1.0)

@@ -8,13 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
+from data import run_folder
+from data.images import normalise
 from models.evaluate import eval_mode
 from models.networks import fingerprint
 from recover import mosaics
 from recover.medium import medium_order
 from recover.unit_files import RESTART
-from utils import distributed, run_folder
-from utils.images import normalise
+from utils import distributed
+from utils.files import read_json, write_json
 from utils.progress import progress_bar
 from utils.seeding import stream
 
@@ -26,7 +28,7 @@ _MOSAIC = ("mosaic_candidates", "mosaic_crops", "mosaic_grid", "ipc", "seed")  #
 def settle_selection(kind, run, real, labels, network, settings, device, workers):
     """Choose the start images of some classes, once; classes chosen by an earlier start are left as they are.
 
-    kind: "medium" or "mosaic". run: the run folder. real: utils.datasets.RealImages. labels: class indices. network: the ranker,
+    kind: "medium" or "mosaic". run: the run folder. real: data.datasets.RealImages. labels: class indices. network: the ranker,
     whose head follows real.classes. settings: recover's, of which are read ranker and, for mosaics, seed, ipc and mosaic_*.
     Under torchrun every rank must call this: classes are shared out, then the ranks wait for one another. Raises UserError when
     a class has too few images, or when the folder holds choices of other settings (they would mix in one set of images).
@@ -46,7 +48,7 @@ def settle_selection(kind, run, real, labels, network, settings, device, workers
                 found = _medium(real, label, network, device, workers, bar)
             else:
                 found = _mosaic(real, label, network, settings, device, workers, bar)
-            run_folder.write_sealed(_path(run, label), {"class": real.classes[label], **found})
+            write_json(_path(run, label), {"class": real.classes[label], **found})
     distributed.barrier()
 
 
@@ -134,4 +136,4 @@ def _read(run, label):
 
 @functools.lru_cache(maxsize=256)
 def _read_once(path, _):  # a class's file is asked for once per image
-    return run_folder.read_json(path, "recover with --start medium or mosaic")
+    return read_json(path, "recover with --start medium or mosaic")

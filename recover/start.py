@@ -4,11 +4,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
+from data import augment, images
+from data.datasets import FolderImages, RealImages
+from data.distilled import DistilledImages
 from models.evaluate import accuracy
 from recover import ranking
-from utils import augment, distributed, images
-from utils.datasets import FolderImages, RealImages
-from utils.distilled import DistilledImages
+from utils import distributed
 from utils.errors import UserError
 from utils.seeding import stream
 

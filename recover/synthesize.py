@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import torch
 
-from priors.density import density
+from data import augment, images
 from recover import losses
 from recover.loss_log import LossLog
+from recover.priors.density import density
 from recover.teacher_pool import Teachers
-from utils import augment, images, schedules
+from utils import schedules
 from utils.seeding import stream
 
 RATIO = (3 / 4, 4 / 3)

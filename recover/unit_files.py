@@ -4,8 +4,10 @@ import contextlib
 
 import torch
 
-from utils import checkpoint, images, run_folder
+from data import images, run_folder
+from utils import checkpoint
 from utils.errors import UserError
+from utils.files import read_json, sha256_file, write_json
 
 PREVIEW_IMAGES = 20
 RESTART = "Give the same again, or choose another --output-dir."
@@ -67,7 +69,7 @@ class UnitFiles:
         path = self._record_path(unit.name)
         if not path.exists():
             return None
-        record = run_folder.read_json(path, "recover")
+        record = read_json(path, "recover")
         found, together = record.get("weights", {}), record.get("units_together", [])
         if not isinstance(found, dict) or not isinstance(together, list) or not all(isinstance(name, str) for name in together):
             raise UserError(f"{path}: is not a record of recover. Remove it and run recover again.")
@@ -105,7 +107,7 @@ class UnitFiles:
         try:
             for path, image in zip(paths, pixels, strict=True):
                 images.save(image, path)
-                files[str(path.relative_to(self.run))] = run_folder.sha256_file(path)
+                files[str(path.relative_to(self.run))] = sha256_file(path)
         except BaseException:  # a full disk: a part of a unit would pass for a smaller set of images
             _remove(paths)
             raise
@@ -114,7 +116,7 @@ class UnitFiles:
             names = [class_names[c] for c in unit.classes[:PREVIEW_IMAGES]]
             images.save_grid(rows, self.run / "previews" / f"{unit.preview}.png", ["start", "result"], names)
         start = dict(zip(files, record["start"], strict=True))
-        run_folder.write_sealed(self._record_path(unit.name), {**record, "start": start, "files": files})
+        write_json(self._record_path(unit.name), {**record, "start": start, "files": files})
 
     def save_checkpoint(self, group, states, next_step, seconds):
         """Keep what is needed to go on with a group of units at next_step. seconds: spent on it so far."""

@@ -1,10 +1,10 @@
 """Options of relabel, with FKD's names. Defaults are the paper's, with the decisions of EXPERIMENTS.md where paper and
 released code differ."""
 
+from data.label_formats import FORMATS
 from models.ensemble import RULES
 from relabel.presets import PRESETS, TEACHERS
 from utils import options, precision
-from utils.label_formats import FORMATS
 
 
 def get_args_parser():

@@ -8,20 +8,31 @@ import time
 
 import torch
 
+from data import datasets, run_folder
+from data.distilled import DistilledImages
+from data.epoch_plan import ALPHA, batch_slice, draw_plan, mixed_batch
+from data.label_formats import label_format
+from data.labels import (
+    EpochLabels,
+    LabelWriter,
+    arithmetic_of,
+    epoch_bytes,
+    epoch_file,
+    format_of,
+    plan_options,
+    recipe_hash,
+)
 from models.ensemble import Ensemble
 from models.networks import fingerprint
 from models.teachers import load_teachers, weights_folder
 from relabel.args import get_args_parser
 from relabel.background import Background
 from relabel.preview import save_preview
-from utils import datasets, distributed, options, run_folder
-from utils.distilled import DistilledImages
-from utils.epoch_plan import ALPHA, batch_slice, draw_plan, mixed_batch
+from utils import distributed, options
 from utils.errors import UserError, memory_advice, own_work_begins, run_entry, try_half
+from utils.files import check_writable, free_bytes, remove_leftovers, write_json
 from utils.host_memory import keep_freed_memory
-from utils.label_formats import label_format
 from utils.progress import duration, progress_bar, size_words
-from utils.soft_labels import EpochLabels, LabelWriter, arithmetic_of, epoch_bytes, epoch_file, format_of, plan_options, recipe_hash
 
 
 def main(argv=None):
@@ -38,8 +49,8 @@ def main(argv=None):
                                       "epochs": args.epochs, "images": f"{len(images)} in {images.folder}",
                                       "classes": len(images.classes), "shard": options.shard_words(shard), "device": device,
                                       "threads": threads, "labels": folder})
-    run_folder.check_writable(folder)
-    run_folder.remove_leftovers(folder)
+    check_writable(folder)
+    remove_leftovers(folder)
 
     teachers = load_teachers(settings["teachers"], args.teacher_weights, images.classes, device, settings["image_size"])
     ensemble = Ensemble([teachers[name] for name in settings["teachers"]], settings["ensemble"], arithmetic_of(settings))
@@ -107,7 +118,7 @@ def settle_labels_json(folder, manifest):
     found = run_folder.settle_manifest(path, manifest, "Give the same images, teachers and options again, or choose another "
                                                        "--fkd-path.")
     if found["store"] == "none" and manifest["store"] == "files":
-        run_folder.write_sealed(path, {**found, "store": "files"})
+        write_json(path, {**found, "store": "files"})
 
 
 class Labelling:
@@ -141,7 +152,7 @@ class Labelling:
     def space(self, todo):
         """Bytes that these epochs take, and bytes that the disk has."""
         needed = len(todo) * epoch_bytes(self.options, self.number_format)
-        return needed, run_folder.free_bytes(self.folder)
+        return needed, free_bytes(self.folder)
 
     def print_space(self, todo, epochs):
         """Say how many bytes will be written."""

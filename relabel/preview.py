@@ -4,8 +4,8 @@ import io
 
 from matplotlib.figure import Figure
 
-from utils.images import to_uint8
-from utils.run_folder import write_bytes
+from data.images import to_uint8
+from utils.files import write_bytes
 
 _COLUMNS, _ROWS = 4, 2
 

@@ -9,7 +9,7 @@ from recover.args import get_args_parser as recover_parser
 from relabel.args import get_args_parser as relabel_parser
 from reproduce import commands
 from reproduce.sizes import Sizes
-from utils import run_folder
+from utils.files import read_json
 from validate.args import get_args_parser as validate_parser
 from validate.settings import label_kind
 
@@ -55,7 +55,7 @@ def stored(command):
     path = command.folder / name
     if not path.exists():
         return {}
-    content = run_folder.read_json(path, command.stage)
+    content = read_json(path, command.stage)
     found = {**content.get("options", {}), "teacher_weights": content.get("teacher_weights")}
     if command.stage == "recover":
         found["classes"] = len(content.get("identity", {}).get("classes", []))

@@ -10,8 +10,9 @@ from reproduce import commands, lab_report, steps, table2
 from reproduce.run import run_cells
 from reproduce.sizes import Sizes, add_run_arguments
 from reproduce.steps import ROOT
-from utils import options, run_folder
+from utils import options
 from utils.errors import run_entry
+from utils.files import read_json, write_bytes
 
 # Table 3 has soft labels, which saturate above a few images per class. Its 50 images are one batch of 50, 64, 128 or 1024 alike, so
 # of panel c only 16, 32 and 50 are left.
@@ -43,7 +44,7 @@ def main(argv=None):
     text = "\n\n".join(f"## {name}: {lab_report.sizes_words(lines)}\n\n{lab_report.markdown(name, lines)}"
                        for name, lines in measured.items())
     report = args.output_dir / "report.md"
-    run_folder.write_bytes(report, f"# Tables 2 and 3 on digits\n\n{text}\n\n![rows](digits_lab.png)\n".encode())
+    write_bytes(report, f"# Tables 2 and 3 on digits\n\n{text}\n\n![rows](digits_lab.png)\n".encode())
     print(f"\n{text}\n\nReport: {report}", flush=True)
 
 
@@ -52,7 +53,7 @@ def measure(name, args):
     found, lines = lab_sizes(name, args), []
     for cell in lab_cells(name):
         for seed in found.seeds:
-            result = run_folder.read_json(commands.student_folder(cell, found, seed) / "result.json", "validate")
+            result = read_json(commands.student_folder(cell, found, seed) / "result.json", "validate")
             lines.append({"row": cell.name, "seed": seed, "ipc": found.ipc, "iteration": found.iteration, "epochs": found.epochs,
                           "best_top1": round(result["best"]["top1"], 2), "last_top1": round(result["last"]["top1"], 2)})
     lab_report.write_csv(lines, (args.csv_dir or args.output_dir) / f"digits_{name}.csv")

@@ -16,8 +16,9 @@ from reproduce.cost import OPERATIONS_PER_SECOND, gpu_hours
 from reproduce.results import paper_words
 from reproduce.run import TABLES
 from reproduce.steps import ROOT
-from utils import options, run_folder
+from utils import options
 from utils.errors import UserError, run_entry
+from utils.files import write_bytes
 
 FILE = ROOT / "EXPERIMENTS.md"
 TABLES_CSV, MEASURED = ROOT / "results" / "tables", ROOT / "results" / "measured"
@@ -31,7 +32,7 @@ def get_args_parser():
 def main(argv=None):
     get_args_parser().parse_args(argv)
     text = FILE.read_text()
-    run_folder.write_bytes(FILE, rewritten(text).encode())
+    write_bytes(FILE, rewritten(text).encode())
 
 
 def rewritten(text):

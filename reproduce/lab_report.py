@@ -6,9 +6,9 @@ import statistics
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from report.verdicts import FAILS, HOLDS, UNSURE, judge, pooled_deviation, standard_error
 from reproduce import table2, table3
-from reproduce.verdicts import FAILS, HOLDS, UNSURE, judge, pooled_deviation, standard_error
-from utils import run_folder
+from utils.files import written_whole
 
 TABLES = {module.TABLE.name: module.TABLE for module in (table2, table3)}
 COLUMNS = ("row", "seed", "ipc", "iteration", "epochs", "best_top1", "last_top1")
@@ -16,7 +16,7 @@ COLUMNS = ("row", "seed", "ipc", "iteration", "epochs", "best_top1", "last_top1"
 
 def write_csv(lines, path):
     """A line per row and seed. lines: dicts with COLUMNS."""
-    with run_folder.written_whole(path) as temporary, open(temporary, "w", newline="") as file:
+    with written_whole(path) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(lines)
@@ -110,5 +110,5 @@ def draw(measured, path):
         axes.set_xlabel("top-1 on the test digits (%): mean ± standard error; bars: seeds", fontsize=8)
         axes.set_title(f"{name}: {sizes_words(lines)}", fontsize=8)
         axes.grid(alpha=0.3)
-    with run_folder.written_whole(path) as temporary:
+    with written_whole(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png")

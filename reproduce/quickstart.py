@@ -10,10 +10,11 @@ import torch
 from models import pretrain
 from recover import data_synthesis
 from relabel import generate_soft_label
-from reproduce.digits_report import write_report
+from report.digits_report import write_report
 from reproduce.steps import ROOT, Steps
-from utils import options, run_folder
+from utils import options
 from utils.errors import run_entry
+from utils.files import check_writable
 from validate import train_fkd
 
 TEACHERS = ("resnet18", "mobilenet_v2", "shufflenet_v2_x0_5", "alexnet")  # the primary first
@@ -53,7 +54,7 @@ def main(argv=None):
     args = get_args_parser().parse_args(argv)
     sizes = FAST if args.fast else Sizes()
     out = args.output_dir or ROOT / "results" / ("digits-fast" if args.fast else "digits")
-    run_folder.check_writable(out)
+    check_writable(out)
     run = ["--device", "cpu", "--threads", args.threads or torch.get_num_threads()]
     steps = Steps(1 + 2 * len(SETS) + 2 * len(SETS) * args.seeds, out / "timings.json")
 

@@ -5,10 +5,10 @@ import re
 import statistics
 from dataclasses import dataclass, field, replace
 
+from report.verdicts import spread
 from reproduce import commands
 from reproduce.departures import departures
-from reproduce.verdicts import spread
-from utils import run_folder
+from utils.files import read_json, written_whole
 
 COLUMNS = ("table", "cell", "row", "paper", "paper_std", "ours", "ours_std", "seeds", "seeds_of", "best_per_seed", "last",
            "last_std", "hours", "device", "departures")
@@ -48,11 +48,11 @@ def outcome(cell, sizes):
     """Read a cell's results from its run folders; an Outcome without seeds when no student is finished."""
     found, made = Outcome(), {}
     timings = sizes.output_dir / "timings.json"
-    timings = run_folder.read_json(timings, "the table scripts") if timings.exists() else {}
+    timings = read_json(timings, "the table scripts") if timings.exists() else {}
     seeds = finished_seeds(cell, sizes)
     for seed in seeds:
         path = commands.student_folder(cell, sizes, seed) / "result.json"
-        result = run_folder.read_json(path, "validate")
+        result = read_json(path, "validate")
         found.best.append(result["best"]["top1"])
         found.last.append(result["last"]["top1"])
         found.device = result["device"]
@@ -71,7 +71,7 @@ def recover_seconds(run):
     """Seconds of one process that recover spent on a run folder, from its records. Units that shared forwards share a clock."""
     groups = {}
     for path in sorted((run / "units").glob("*.json")):
-        record = run_folder.read_json(path, "recover")
+        record = read_json(path, "recover")
         if "seconds" in record:
             key = tuple(record.get("units_together") or [path.stem])
             groups[key] = max(groups.get(key, 0.0), record["seconds"])
@@ -109,7 +109,7 @@ def lines(cells, sizes):
 def write_csv(table, sizes):
     """OUTPUT_DIR/NAME.csv with every cell of a table; those not run have no numbers of ours. Returns its path."""
     path = sizes.output_dir / f"{table.name}.csv"
-    with run_folder.written_whole(path) as temporary, open(temporary, "w", newline="") as file:
+    with written_whole(path) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for cell in table.cells:

@@ -10,10 +10,12 @@ import os
 import sys
 from dataclasses import replace
 
+from data import datasets
 from reproduce import commands, results, side_by_side, sizes, steps, table1, table2, table3
 from reproduce.cells import pick
-from utils import datasets, options, run_folder
+from utils import options
 from utils.errors import UserError, run_entry
+from utils.files import check_writable
 
 CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100}
 TABLES = {module.TABLE.name: module.TABLE for module in (table1, table2, table3)}
@@ -88,7 +90,7 @@ def run_cells(cells, found, after_student=None):
     """
     needs = commands.needs(cells, found)
     where = side_by_side.places(found.ngpu, found.threads) if found.ngpu > 1 else []
-    run_folder.check_writable(found.output_dir)
+    check_writable(found.output_dir)
     after = after_student or (lambda: None)
     return _side_by_side(needs, where, found, after) if where else _one_by_one(needs, found, after)
 

@@ -4,9 +4,10 @@ import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from data import datasets
 from models.teachers import weights_folder
 from reproduce.steps import ROOT
-from utils import datasets, options
+from utils import options
 
 ITERATION = 4000  # the steps that --iteration replaces; methods with fewer (EDC: 1000) scale alike
 # Without a GPU in minutes. units_per_step: units of ten digits share a forward.

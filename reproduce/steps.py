@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from utils import run_folder
 from utils.errors import UserError, explain
+from utils.files import read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -25,7 +25,7 @@ class Timings:
 
     def __init__(self, path):
         self.path = path
-        self.seconds = run_folder.read_json(path, "an earlier start") if path.exists() else {}
+        self.seconds = read_json(path, "an earlier start") if path.exists() else {}
 
     def add(self, title, command, seconds, complete):
         """Add seconds of a step, unless it was complete before. command: its line; with another one the count begins anew."""
@@ -36,7 +36,7 @@ class Timings:
             return
         known = {"seconds": round(known["seconds"] + seconds, 1), "command": command, **({} if complete else {"stopped": True})}
         self.seconds[title] = known
-        run_folder.write_json(self.path, self.seconds)
+        write_json(self.path, self.seconds)
 
     def is_complete(self, title, command):
         """Whether this step ran to its end with this command."""

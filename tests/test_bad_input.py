@@ -20,14 +20,15 @@ import tiny
 import torch
 from PIL import Image
 
+from data import datasets
 from models import pretrain, pretrain_args
 from recover import args as recover_args
 from recover import data_synthesis
 from relabel import args as relabel_args
 from relabel import generate_soft_label
-from utils import datasets, options, run_folder
+from utils import options
 from utils.errors import run_entry
-from utils.run_folder import write_json
+from utils.files import write_json
 from validate import args as validate_args
 from validate import train_fkd
 
@@ -379,7 +380,7 @@ def small_disk(tmp_path):
     ("validate", "1m", "best.safetensors"), ("validate", "4m", "state.pt"), ("pretrain", "1m", "state.pt")])
 def test_full_disk(made, whole, small_disk, capsys, monkeypatch, stage, size, name):
     """Something else fills the disk while the stage runs."""
-    monkeypatch.setattr(run_folder, "free_bytes", lambda _: 1 << 40)
+    monkeypatch.setattr("utils.files.free_bytes", lambda _: 1 << 40)
     small_disk.set(f"size={size}")
     refused(stage, command(stage, made, small_disk.folder), f"{name}: the disk is full. Free some space", capsys)
     no_half_files(stage, small_disk.folder, whole)

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from benchmarks import relabel
+from data.label_formats import FORMATS, label_format, through_format
+from data.labels import EpochLabels
 from utils.errors import UserError
-from utils.label_formats import FORMATS, label_format, through_format
-from utils.soft_labels import EpochLabels
 
 TEACHERS = ["squeezenet1_1", "shufflenet_v2_x0_5"]
 
@@ -40,7 +40,7 @@ def test_reference_and_ours_label_the_same_views_alike(work):
 
 
 def test_plain_views_are_those_of_the_plan(work):
-    from utils.epoch_plan import draw_plan, make_views
+    from data.epoch_plan import draw_plan, make_views
 
     plan = draw_plan(work.options, 0)
     plain = relabel.PlainViews(work.images.files, plan, 32)

@@ -3,7 +3,12 @@ import pytest
 import torch
 from torch import nn
 
-from models.bn_statistics import BatchNormStatistics, grouped_mean_var, has_batch_norm, with_statistics
+from models.bn_statistics import (
+    BatchNormStatistics,
+    grouped_mean_var,
+    has_batch_norm,
+    with_statistics,
+)
 from models.networks import build
 from utils.precision import compiled
 

@@ -3,9 +3,9 @@ import pytest
 import torch
 from torch import nn
 
+from data.datasets import ArrayImages
+from data.images import normalise
 from models.evaluate import accuracy, dataset_accuracy
-from utils.datasets import ArrayImages
-from utils.images import normalise
 
 CPU = torch.device("cpu")
 

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision import models as torchvision_models
 
+from data.images import MEAN, STD
 from models.networks import (
     build,
     check_image_size,
@@ -12,7 +13,6 @@ from models.networks import (
     save_network,
 )
 from utils.errors import UserError
-from utils.images import MEAN, STD
 
 SMALL = "shufflenet_v2_x0_5"
 

@@ -12,7 +12,7 @@ from models.networks import build, fingerprint, head, load_network
 from models.pretrain_args import get_args_parser, make_plans
 from models.teachers import load_teachers
 from utils.errors import UserError
-from utils.run_folder import read_json, write_sealed
+from utils.files import read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = "shufflenet_v2_x0_5"
@@ -119,7 +119,7 @@ def test_killed_between_the_two_files(folder, tmp_path):
     manifest = tmp_path / f"{SMALL}.json"
     content = read_json(manifest, "pretrain")
     del content["result"]
-    write_sealed(manifest, content)
+    write_json(manifest, content)
     pretrain.main(options(folder, tmp_path))
     assert json.loads(manifest.read_text())["result"]["top1"] >= 0
     manifest.unlink()

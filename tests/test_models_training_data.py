@@ -3,9 +3,9 @@ import tiny
 import torch
 from torch.nn import functional as F
 
+from data.datasets import open_images
+from data.images import normalise
 from models.training_data import FolderBatches, MemoryBatches, epoch_order, steps_per_epoch
-from utils.datasets import open_images
-from utils.images import normalise
 
 CPU = torch.device("cpu")
 

@@ -16,6 +16,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from data.distilled import DistilledImages
+from data.labels import LabelStore
 from models.networks import build, fingerprint, load_network, save_network
 from recover.data_synthesis import main as recover
 from recover.synthesize import UnitState
@@ -23,10 +25,9 @@ from recover.teacher_pool import TeacherLaw
 from recover.unit_files import UnitFiles
 from recover.units import build_slices
 from relabel.generate_soft_label import main as relabel
-from utils import checkpoint, run_folder
-from utils.distilled import DistilledImages
+from utils import checkpoint
 from utils.errors import UserError
-from utils.soft_labels import LabelStore
+from utils.files import read_json, write_json
 from validate.student_folder import StudentFolder
 
 NET = "shufflenet_v2_x0_5"
@@ -46,7 +47,7 @@ def made(tmp_path_factory):
              "--ipc-end", "2", "--iteration", "1", "--min-teacher-accuracy", "0", *common])
     relabel(["--teachers", NET, "--epochs", "1", "--batch-size", "4", *common])
     (root / "run/units/slice00000_chunk000.json").rename(root / "record.json")
-    run_folder.write_sealed(root / "result.json", {"best": {"epoch": 1, "top1": 50.0, "top5": 75.5}, "top1": 50.0,
+    write_json(root / "result.json", {"best": {"epoch": 1, "top1": 50.0, "top5": 75.5}, "top1": 50.0,
                                                  "last": {"epoch": 2, "top1": 45.0, "top5": 70.0}, "options": {"lr": 0.1}})
     checkpoint.save_state(root / "state.pt", {"net": {"w": torch.arange(50.0)}, "epochs": 3})
     checkpoint.save_tensors(root / "unit.safetensors", unit_tensors(), unit_about())
@@ -96,7 +97,7 @@ def read_images_json(folder):
 
 
 def read_record(folder):
-    found = UnitFiles(folder / "run", 3, 1, "png").unfinished(units(), {NET: run_folder.read_json(
+    found = UnitFiles(folder / "run", 3, 1, "png").unfinished(units(), {NET: read_json(
         folder / "whole.json", "x")["weights"][NET]})
     return "made again" if found else "finished"
 
@@ -224,7 +225,7 @@ def forgery(draw):
 def forge_json(path, change):
     content = json.loads(path.read_text())
     content.pop("sha256", None)
-    run_folder.write_sealed(path, change(content))
+    write_json(path, change(content))
 
 
 def forge_tensors(path, change):

@@ -8,11 +8,11 @@ import tiny
 import torch
 from PIL import Image
 
+from data import datasets, images
 from models.networks import build, save_network
 from recover import data_synthesis, group_run, synthesize
 from recover.data_synthesis import main
 from recover.unit_files import UnitFiles
-from utils import datasets, images
 from utils.errors import UserError
 
 CLASSES = ("n01440764", "n01443537", "n01484850")

@@ -2,7 +2,14 @@ import math
 
 import torch
 
-from recover.losses import bn_alignment, bn_weight, cross_entropy, l2_prior, teacher_term, total_variation
+from recover.losses import (
+    bn_alignment,
+    bn_weight,
+    cross_entropy,
+    l2_prior,
+    teacher_term,
+    total_variation,
+)
 
 
 def slow_alignment(z_of_layer, running, first):

@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
+from data.images import MEAN, STD
 from recover import mosaics
 from utils.errors import UserError
-from utils.images import MEAN, STD
 
 
 def stream(seed=0):

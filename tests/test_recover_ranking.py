@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from data import datasets
+from data.images import normalise
 from models.networks import build
 from recover import mosaics, ranking
 from recover.ranking import medium_index, mosaic_image, settle_selection
-from utils import datasets
 from utils.errors import UserError
-from utils.images import normalise
 from utils.seeding import stream
 
 SIZE = 32

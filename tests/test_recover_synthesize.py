@@ -5,15 +5,24 @@ import pytest
 import torch
 from torch import nn
 
+from data import images
 from models.networks import build
-from priors.density import density
 from recover import losses
 from recover.alignment import NormAlignment
 from recover.loss_log import LossLog, first_bad_term
-from recover.synthesize import Part, Recipe, UnitState, apply_augmentation, draw_augmentation, one_step, step_gradient, synthesize
+from recover.priors.density import density
+from recover.synthesize import (
+    Part,
+    Recipe,
+    UnitState,
+    apply_augmentation,
+    draw_augmentation,
+    one_step,
+    step_gradient,
+    synthesize,
+)
 from recover.teacher_pool import TeacherLaw, Teachers
 from recover.units import Unit
-from utils import images
 from utils.precision import Arithmetic
 from utils.schedules import cosine, crop_area
 

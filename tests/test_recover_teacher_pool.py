@@ -5,7 +5,14 @@ from math import comb
 import pytest
 import torch
 
-from recover.teacher_pool import TeacherLaw, Teachers, draw_exact, draw_slots, draw_uniform, without_primary
+from recover.teacher_pool import (
+    TeacherLaw,
+    Teachers,
+    draw_exact,
+    draw_slots,
+    draw_uniform,
+    without_primary,
+)
 from utils.errors import UserError
 
 POOL = ["mobilenet_v2", "efficientnet_b0", "shufflenet_v2_x0_5", "alexnet"]

@@ -1,7 +1,15 @@
 import pytest
 
 from recover.teacher_pool import TeacherLaw
-from recover.units import build_class_batches, build_slices, classes_of_slice, cut_chunks, group_sizes, group_units, join_steps
+from recover.units import (
+    build_class_batches,
+    build_slices,
+    classes_of_slice,
+    cut_chunks,
+    group_sizes,
+    group_units,
+    join_steps,
+)
 from utils.errors import UserError
 from utils.schedules import recover_steps
 

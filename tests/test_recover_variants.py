@@ -6,11 +6,11 @@ import pytest
 import tiny
 import torch
 
+from data import datasets
+from data.distilled import DistilledImages
 from recover import group_run
 from recover.args import get_args_parser
 from recover.data_synthesis import main
-from utils import datasets
-from utils.distilled import DistilledImages
 from utils.errors import UserError
 
 CLASSES = ("n01440764", "n01443537", "n01484850")

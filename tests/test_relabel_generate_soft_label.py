@@ -7,17 +7,17 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from data import labels as soft_labels
+from data.distilled import DistilledImages, load
+from data.epoch_plan import draw_plan, mixed_batch
+from data.label_formats import through_format
+from data.labels import LabelStore, arithmetic_of
 from models.ensemble import Ensemble
 from models.teachers import load_teachers
 from relabel import generate_soft_label
 from relabel.generate_soft_label import main, size_words
-from utils import soft_labels
-from utils.distilled import DistilledImages, load
-from utils.epoch_plan import draw_plan, mixed_batch
 from utils.errors import UserError
-from utils.label_formats import through_format
-from utils.run_folder import write_json
-from utils.soft_labels import LabelStore, arithmetic_of
+from utils.files import write_json
 
 CLASSES = ["new000", "new001", "new002"]
 TEACHERS = ["squeezenet1_1", "shufflenet_v2_x0_5"]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from reproduce import commands, departures, lab_report, results, run, steps, table2, table3, verdicts
+from report import verdicts
+from reproduce import commands, departures, lab_report, results, run, steps, table2, table3
 from reproduce.cells import Claim
 from reproduce.sizes import Sizes
 from utils.errors import UserError

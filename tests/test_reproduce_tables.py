@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from data import datasets
 from models.pretrain_args import get_args_parser as squeeze_parser
 from recover.args import get_args_parser as recover_parser
 from recover.mosaics import check_candidates
 from relabel.args import get_args_parser as relabel_parser
 from reproduce import commands, run, sizes, table1, table2, table3
 from reproduce.cells import as_arguments, pick
-from utils import datasets, options
+from utils import options
 from utils.errors import UserError
 from validate.args import get_args_parser as validate_parser
 

@@ -1,8 +1,8 @@
 import torch
 from torch import nn
 
+from data.epoch_plan import mixed_batch
 from models.ensemble import Ensemble
-from utils.epoch_plan import mixed_batch
 from utils.seeding import stream
 from validate import engine
 from validate.label_source import TeacherLabels, own_plan

@@ -10,7 +10,7 @@ from models.networks import build
 from relabel.generate_soft_label import main as label
 from utils.checkpoint import load_tensors
 from utils.errors import UserError
-from utils.run_folder import write_json
+from utils.files import write_json
 from validate.args import get_args_parser
 from validate.engine import factor
 from validate.presets import PRESETS

@@ -12,13 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
+from data import decoded_images
+from data.datasets import FolderImages
 from models.networks import build, load_network, save_network
 from relabel.generate_soft_label import main as label
 from tests import tiny
-from utils import decoded_images
-from utils.datasets import FolderImages
 from utils.errors import UserError
-from utils.run_folder import write_json
+from utils.files import write_json
 from validate import engine
 from validate.label_source import HardLabels, own_plan
 from validate.train_fkd import main

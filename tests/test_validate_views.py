@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from utils.epoch_plan import PlanOptions, draw_plan
+from data.epoch_plan import PlanOptions, draw_plan
 from utils.seeding import stream
 from validate import views
 from validate.views import Views

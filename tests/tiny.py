@@ -17,7 +17,7 @@ def image_folder(root, classes=("n01440764", "n01443537", "n01484850"), per_clas
 
 def distilled_folder(root, train, classes, per_class, size=32):
     """images/ and images.json of a run whose images are those of an image_folder, as recover --iteration 0 would keep them."""
-    from utils.run_folder import write_json
+    from utils.files import write_json
 
     for c, name in enumerate(classes):
         for i in range(per_class):

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from utils.errors import UserError
-from utils.run_folder import sha256_file, write_bytes, written_whole
+from utils.files import sha256_file, write_bytes, written_whole
 
 _SEAL = b"\nsha256 "
 

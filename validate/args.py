@@ -4,8 +4,9 @@ released code differ."""
 import argparse
 import re
 
+from data import datasets
 from models.ensemble import RULES
-from utils import datasets, options, precision, schedules
+from utils import options, precision, schedules
 from validate import views
 from validate.losses import LOSSES, WITH_GROUND_TRUTH, WITH_TEMPERATURE
 from validate.presets import PRESETS

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
+from data.augment import to_device
+from data.epoch_plan import batch_slice, mixed_batch
 from utils import schedules
-from utils.augment import to_device
-from utils.epoch_plan import batch_slice, mixed_batch
 from utils.seeding import seeded, stable_seed
 from validate.grouped_batch_norm import batch_norm_layers
 from validate.losses import micro_batches

@@ -7,14 +7,14 @@ needs; epoch(e) -> (EpochPlan, function of (batch, mixed images) giving soft lab
 import functools
 from concurrent.futures import ThreadPoolExecutor
 
+from data.epoch_plan import ALPHA, PlanOptions, draw_plan
+from data.label_formats import through_format
+from data.labels import LabelStore, arithmetic_of
 from models.ensemble import Ensemble
 from models.networks import fingerprint
 from models.teachers import load_teachers
-from utils.epoch_plan import ALPHA, PlanOptions, draw_plan
 from utils.errors import UserError
-from utils.label_formats import through_format
 from utils.precision import Arithmetic
-from utils.soft_labels import LabelStore, arithmetic_of
 
 
 def read_ahead(function, count):

@@ -5,10 +5,11 @@ import json
 import os
 from pathlib import Path
 
+from data.run_folder import settle_manifest
 from models.networks import save_network
 from utils.checkpoint import load_state, save_state
 from utils.errors import UserError
-from utils.run_folder import check_space, read_json, settle_manifest, write_bytes, write_sealed
+from utils.files import check_space, read_json, write_bytes, write_json
 
 
 class StudentFolder:
@@ -83,7 +84,7 @@ class StudentFolder:
     def finish(self, result):
         """Draw the curve, write result.json, whose presence says that the student is finished, and drop the state."""
         write_bytes(self.path / "curve.png", draw_curve(self.metrics(), f"{self.path.name}: top-1 {result['top1']:.2f} % (best)"))
-        write_sealed(self.path / "result.json", result)
+        write_json(self.path / "result.json", result)
         (self.path / "state.pt").unlink(missing_ok=True)
 
 

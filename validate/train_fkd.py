@@ -7,12 +7,14 @@ import functools
 
 import torch
 
+from data import datasets, decoded_images, run_folder
+from data.distilled import DistilledImages
 from models.evaluate import accuracy, dataset_accuracy
 from models.networks import build, check_image_size, file_stem, load_network
 from models.teachers import fit_head
-from utils import datasets, decoded_images, distributed, options, run_folder
-from utils.distilled import DistilledImages
+from utils import distributed, options
 from utils.errors import UserError, memory_advice, run_entry
+from utils.files import check_writable, read_json, remove_leftovers
 from utils.host_memory import keep_freed_memory
 from utils.progress import progress_bar
 from validate import label_source, ranks, rules
@@ -20,7 +22,16 @@ from validate.args import get_args_parser
 from validate.engine import build_optimizer, set_batch_norm_momentum
 from validate.grouped_batch_norm import batch_norm_layers
 from validate.losses import micro_batches, student_loss
-from validate.settings import changed, check_views, input_resize, label_kind, protocol, resolve, unread, wanted_of_labels
+from validate.settings import (
+    changed,
+    check_views,
+    input_resize,
+    label_kind,
+    protocol,
+    resolve,
+    unread,
+    wanted_of_labels,
+)
 from validate.student_folder import OthersFolder, StudentFolder
 from validate.training import Training
 from validate.views import Views
@@ -77,8 +88,8 @@ def train(args, device, threads):
     views = Views(images, source.options, args.seed, settings["randaugment"], settings["shuffle_patches"], args.workers, device)
     test_data = test_pixels(test, args), torch.from_numpy(test.labels)
     if distributed.rank() == 0:
-        run_folder.check_writable(folder.path)
-        run_folder.remove_leftovers(folder.path)
+        check_writable(folder.path)
+        remove_leftovers(folder.path)
     folder.check_space(network)
     folder.settle(manifest)
     if settings["bn_momentum"] is not None:
@@ -173,7 +184,7 @@ def cache_folder(args):
 def report(found, settings, manifest, images, threads, device):
     """result.json. top1 and top5 are the best of the tests, the kind of number the paper reports; last stands beside it."""
     recover = images.folder.parent / "images.json"
-    of_recover = run_folder.read_json(recover, "recover")["options"] if recover.exists() else {}
+    of_recover = read_json(recover, "recover")["options"] if recover.exists() else {}
     labels = manifest["identity"]["labels"] or {"options": {}}
     return {
         "preset": manifest["preset"], "preset_changed": manifest["preset_changed"],

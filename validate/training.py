@@ -11,7 +11,13 @@ from utils.errors import UserError
 from utils.precision import Arithmetic
 from utils.progress import progress_bar, write_above
 from validate.average import WeightAverage
-from validate.engine import factor, library_randomness, planned_batches, set_learning_rate, train_epoch
+from validate.engine import (
+    factor,
+    library_randomness,
+    planned_batches,
+    set_learning_rate,
+    train_epoch,
+)
 from validate.passes import Passes
 
 _SAVE_SECONDS = 60  # a state is saved after every test, and when the last one is older than this

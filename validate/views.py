@@ -10,9 +10,9 @@ from PIL import Image
 from timm.data.auto_augment import rand_augment_transform
 from torch.utils.data import DataLoader, Dataset
 
-from utils.augment import to_device
-from utils.epoch_plan import batch_slice
-from utils.images import to_tensor
+from data.augment import to_device
+from data.epoch_plan import batch_slice
+from data.images import to_tensor
 from utils.seeding import seeded, stream
 
 _TRANSLATE = 117 / 224  # of the side (DELT: 117 pixels at 224, which is timm's 45 % of 260)

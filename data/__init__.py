@@ -1,0 +1,1 @@
+"""What flows between the stages: image sets, the run folder, augmentation, epoch plans, label files."""

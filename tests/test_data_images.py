@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import transforms
+
+from data import images
+from utils.errors import UserError
+
+
+def ramp(width=40, height=30):
+    values = np.zeros((height, width, 3), np.uint8)
+    values[..., 0] = np.arange(width) * 6
+    values[..., 1] = (np.arange(height) * 8)[:, None]
+    return Image.fromarray(values)
+
+
+def test_grey_palette_cmyk_alpha_and_16_bit_become_rgb(tmp_path):
+    image = ramp()
+    for mode, suffix in (("L", "jpg"), ("P", "png"), ("CMYK", "jpg"), ("RGBA", "png"), ("LA", "png")):
+        path = tmp_path / f"{mode}.{suffix}"
+        image.convert(mode).save(path, **({"quality": 100} if suffix == "jpg" else {}))
+        found = images.decode(path)
+        assert found.mode == "RGB"
+        expected = image.convert(mode).convert("RGB")
+        assert np.abs(np.asarray(found).astype(int) - np.asarray(expected)).mean() < 3, mode
+    deep = Image.fromarray((np.arange(0, 256, dtype=np.uint16) * 257).reshape(16, 16))
+    deep.save(tmp_path / "deep.png")
+    assert np.array_equal(np.asarray(images.decode(tmp_path / "deep.png"))[..., 0].ravel(), np.arange(256))
+
+
+def test_exif_rotation_is_applied(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned by 90 degrees
+    ramp().save(tmp_path / "turned.jpg", exif=exif, quality=100)
+    found = images.decode(tmp_path / "turned.jpg")
+    assert found.size == (30, 40)
+    assert np.asarray(found)[35, 5, 0] > np.asarray(found)[5, 5, 0] + 100  # what rose to the right now rises downwards
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", b"\xff\xd8\xff\xe0 truncated"])
+def test_unreadable_files_are_named(tmp_path, content):
+    (tmp_path / "x.jpg").write_bytes(content)
+    with pytest.raises(UserError, match="x.jpg: not a readable image"):
+        images.decode(tmp_path / "x.jpg")
+
+
+@pytest.mark.parametrize("shape", [(300, 260), (260, 300), (256, 256), (500, 224), (64, 48), (225, 257)])
+def test_centre_crop_equals_torchvision(shape):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8))
+    theirs = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224)])(image)
+    assert torch.equal(images.centre_crop(image, 224), torch.from_numpy(np.array(theirs)).permute(2, 0, 1))
+
+
+def test_normalise_and_back():
+    every = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
+    x = images.normalise(every, torch.float64)
+    assert abs(float(x[0, 1, 0, 5]) - (5 / 255 - 0.456) / 0.224) < 1e-12
+    assert torch.equal(images.to_uint8(x + 1e-9), every)
+
+
+def test_truncation_not_rounding():
+    mean, std = torch.tensor(images.MEAN).view(3, 1, 1), torch.tensor(images.STD).view(3, 1, 1)
+    values = torch.tensor([-0.5, 0.0, 0.49999, 0.999, 1.0, 1.2]).view(6, 1, 1, 1).expand(6, 3, 1, 1)
+    assert images.to_uint8((values - mean) / std)[:, 0, 0, 0].tolist() == [0, 0, 127, 254, 255, 255]
+
+
+def test_clamp_is_black_to_white_per_channel():
+    x = torch.tensor([-9.0, 9.0, 0.0]).view(3, 1, 1, 1).expand(3, 3, 1, 1).double().clone()
+    images.clamp_(x)
+    for c in range(3):
+        assert abs(float(x[0, c, 0, 0]) + images.MEAN[c] / images.STD[c]) < 1e-7
+        assert abs(float(x[1, c, 0, 0]) - (1 - images.MEAN[c]) / images.STD[c]) < 1e-7
+    assert (x[2] == 0).all()
+
+
+def test_save_jpeg_with_pillows_defaults_and_png_exactly(tmp_path):
+    pixels = torch.from_numpy(np.array(ramp())).permute(2, 0, 1)
+    for name in ("a.png", "a.jpg"):
+        images.save(pixels, tmp_path / name)
+    assert torch.equal(images.to_tensor(images.decode(tmp_path / "a.png")), pixels)
+    ramp().save(tmp_path / "plain.jpg")
+    assert (tmp_path / "a.jpg").read_bytes() == (tmp_path / "plain.jpg").read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.jpg", "a.png", "plain.jpg"]
+
+
+def test_grid_places_rows_and_columns(tmp_path):
+    red, blue = (torch.tensor(c, dtype=torch.uint8).view(1, 3, 1, 1).expand(2, 3, 8, 8) for c in ([255, 0, 0], [0, 0, 255]))
+    images.save_grid([red, blue], tmp_path / "g.png", ["start", "result"], ["a", "b"])
+    grid = np.asarray(Image.open(tmp_path / "g.png"))
+    assert tuple(grid[60, -10]) == (255, 0, 0)
+    assert tuple(grid[-10, -10]) == (0, 0, 255)
