@@ -1,74 +1,80 @@
-"""What number formats do to labels and to students, on digits.        python -m benchmarks.label_formats [--teacher-weights FOLDER]
+"""What number formats do to labels and to students, on digits.
 
-The same images are labelled once in each format. Beside float32: the error of the labels, and the student's top-1 over seeds.
-int8 symmetric is not one of our formats: steps of max|z| / 127 around 0, beside which int8 has its offset.
+    python -m benchmarks.label_formats [--teacher-weights FOLDER]
+
+The same images are labelled once in each format. Beside float32 stand the error of the labels and
+the student's top-1 over seeds. "int8 symmetric" is no format of ours: its steps of max|z| / 127 lie
+around 0, and comparing it with int8 shows what the offset of int8 is worth.
 """
 
 import statistics
 
-import torch
-
 from benchmarks import digits, measure
-from benchmarks.relabel import errors_table, label_errors
-from data.distilled import DistilledImages
-from data.labels import LabelStore
-from recover import data_synthesis
-from relabel import generate_soft_label
-from reproduce.quickstart import TEACHERS
-from utils.errors import run_entry
-from utils.files import read_json
-from validate import train_fkd
 
-FORMATS = {"fp32": ("fp32",), "fp16": ("fp16",), "int8": ("int8",), "topk 5": ("topk", "--label-top-k", 5),
-           "topk 3": ("topk", "--label-top-k", 3)}
-
-
-class SymmetricInt8:
-    """z ~ scale q, scale = max|z| / 127 over a row."""
-
-    def encode(self, logits):
-        scale = logits.abs().amax(1, keepdim=True) / 127
-        return {"logits": (logits / scale).round(), "scale": scale}
-
-    def decode(self, stored):
-        return stored["logits"] * stored["scale"]
+# name: options of relabel
+FORMATS = {"fp32": ("fp32",), "fp16": ("fp16",), "int8": ("int8",),
+           "topk 5": ("topk", "--label-top-k", 5), "topk 3": ("topk", "--label-top-k", 3)}
 
 
 def main(argv=None):
-    args = digits.get_args_parser("label_formats", "Compare number formats of labels on digits.", "of the student").parse_args(argv)
-    device, steps, teachers, run = digits.start(args, 1 + len(FORMATS) * (1 + args.seeds))
-    out = args.output_dir
-    run = ["--output-dir", out, *run]
-    steps.run("recover", data_synthesis, "--dataset", "digits", "--teacher-weights", teachers, "--bn-teachers", *TEACHERS,
-              "--ipc-end", args.ipc, "--units-per-step", args.ipc, "--iteration", args.iteration, *run)
-    top1 = {name: [] for name in FORMATS}
-    for name, words in FORMATS.items():
-        labels = out / f"labels_{name.replace(' ', '')}"
-        steps.run(f"relabel, {name}", generate_soft_label, "--teachers", *TEACHERS, "--teacher-weights", teachers, "--epochs",
-                  args.epochs, "--fkd-path", labels, "--label-format", *words, *run)
-        for seed in range(args.seeds):
-            student = f"{labels.name}_seed{seed}"
-            steps.run(f"validate, {name}, seed {seed}", train_fkd, "--student", "resnet18", "--epochs", args.epochs, "--seed", seed,
-                      "--student-name", student, "--fkd-path", labels, *run)
-            top1[name].append(read_json(out / "students" / student / "result.json", "validate")["top1"])
-    errors = stored_errors(out, args.epochs)
-    print("\n" + errors_table(errors))
-    mean = {name: statistics.mean(values) for name, values in top1.items()}
-    rows = [[name, *(f"{v:.1f}" for v in values), f"{mean[name]:.2f}", f"{mean[name] - mean['fp32']:+.2f}"]
-            for name, values in top1.items()]
-    print("\n" + measure.table(["student's top-1, %", *(f"seed {seed}" for seed in range(args.seeds)), "mean", "change"], rows))
-    measure.save(args, "label_formats", device, {"errors": errors, "top1": top1})
+    parser = digits.get_args_parser(
+        "label_formats", "Compare number formats of labels on digits.", "of the student")
+    args = parser.parse_args(argv)
+    stages = digits.Digits(args, total=1 + len(FORMATS) * (1 + args.seeds))
+    run, top1 = args.output_dir, {}
+    stages.recover("", run)
+    for name, label_format in FORMATS.items():
+        labels = labels_folder(run, name)
+        stages.relabel(f", {name}", run, "--fkd-path", labels, "--label-format", *label_format)
+        top1[name] = [stages.student(f", {name}", run, f"{labels.name}_seed{seed}", seed,
+                                     "--fkd-path", labels) for seed in range(args.seeds)]
+
+    errors = stored_errors(run, args.epochs)
+    measure.print_table("labels against float32", errors)
+    measure.print_table("student", {
+        name: {**{f"top-1, seed {seed}": value for seed, value in enumerate(values)},
+               "mean top-1": statistics.mean(values)} for name, values in top1.items()})
+    measure.save(args, "label_formats", stages.device, {"errors": errors, "top1": top1})
 
 
-def stored_errors(out, epochs):
-    """label_errors over all labels of the float32 folder, which the other formats round."""
-    images = DistilledImages(out / "images")
-    stores = {name: LabelStore(out / f"labels_{name.replace(' ', '')}", images) for name in FORMATS}
-    labels = [stores["fp32"].epoch(epoch) for epoch in range(epochs)]
-    logits = torch.cat([epoch.batch(batch) for epoch in labels for batch in range(stores["fp32"].plan_options.batches)])
-    formats = {name: store.number_format for name, store in stores.items()}
-    return label_errors(logits, {"int8 symmetric": SymmetricInt8(), **formats})
+def labels_folder(run, name):
+    """Where the labels of a format lie."""
+    return run / f"labels_{name.replace(' ', '')}"
+
+
+def stored_errors(run, epochs):
+    """label_errors of all labels that are stored in float32."""
+    import torch  # here: --help does not wait for PyTorch
+
+    from data.image_set import open_distilled
+    from data.label_formats import through_format
+    from data.labels import LabelStore
+
+    images = open_distilled(run / "images")
+    stores = {name: LabelStore(labels_folder(run, name), images) for name in FORMATS}
+    everything = slice(0, len(images))
+    logits = torch.cat([stores["fp32"].epoch(epoch).logits(everything) for epoch in range(epochs)])
+
+    scale = logits.abs().amax(1, keepdim=True) / 127
+    decoded = {"int8 symmetric": (logits / scale).round() * scale}
+    for name, store in stores.items():
+        decoded[name] = through_format(logits, store.number_format)
+    return {name: label_errors(logits, other) for name, other in decoded.items()}
+
+
+def label_errors(logits, decoded, temperature=20.0):
+    """How far labels z' are off labels z, both float32 [B, C].
+
+    relative: |z' - z| / |z| over all of them. kl: mean KL(softmax(z / T) || softmax(z' / T)).
+    mse: mean (z' - z)^2. top1: share of the rows with the same largest class.
+    """
+    z, other = logits.double(), decoded.double()
+    before, after = ((x / temperature).log_softmax(1) for x in (z, other))
+    return {"relative": float((other - z).norm() / z.norm()),
+            "kl": float((before.exp() * (before - after)).sum(1).mean()),
+            "mse": float((other - z).square().mean()),
+            "top1": float((other.argmax(1) == z.argmax(1)).float().mean())}
 
 
 if __name__ == "__main__":
-    run_entry(main)
+    measure.run(main)

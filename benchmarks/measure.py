@@ -1,4 +1,7 @@
-"""What the benchmarks share: variants timed in turn in one process, peak memory in a process of its own, a table, a JSON file."""
+"""What the benchmarks share: options, timing in turn, peak memory, a text table, a JSON file.
+
+PyTorch is imported when it is needed, so that --help answers at once.
+"""
 
 import contextlib
 import io
@@ -8,38 +11,68 @@ import os
 import platform
 import re
 import statistics
+import sys
 import time
 from pathlib import Path
 
-import torch
-
 from data import run_folder
-from utils import distributed, options, precision
+from utils import distributed, options
+from utils.errors import run_entry
 from utils.files import write_json
-from utils.host_memory import keep_freed_memory
+from utils.precision import PRECISIONS
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "benchmarks"
 
+# glibc keeps freed memory for the next step, as in the stages (utils/launch.sh).
+ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "2147483647"}
 
-def get_args_parser(prog, description, batch_size, image_size=224, turns=5):
-    """Options that all benchmarks have."""
+
+def run(main):
+    """run_entry(main), in a process with ALLOCATOR in its environment.
+
+    glibc reads these variables when a process starts, so a process without them starts anew.
+    """
+    if not ALLOCATOR.keys() <= os.environ.keys():
+        os.execve(sys.executable, sys.orig_argv, {**ALLOCATOR, **os.environ})
+    run_entry(main)
+
+
+# Options
+
+def basic_parser(prog, description):
+    """The options of every benchmark."""
     parser = options.Parser(prog=f"benchmarks.{prog}", description=description)
-    parser.add_argument("--batch-size", type=options.positive_int, default=batch_size, help="images a step")
-    parser.add_argument("--image-size", type=options.positive_int, default=image_size, help="side in pixels")
-    parser.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto", help="auto: a GPU if there is one")
-    parser.add_argument("--threads", type=options.positive_int, default=None, help="CPU threads (default: PyTorch's choice)")
-    parser.add_argument("--turns", type=options.positive_int, default=turns, help="times each variant is measured; medians count")
-    parser.add_argument("--output", type=options.path, help=f"JSON file (default: results/benchmarks/{prog}_DEVICE.json)")
-    precision.add_arguments(parser)
+    parser.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto",
+                        help="auto: a GPU if there is one")
+    parser.add_argument("--threads", type=options.positive_int,
+                        help="CPU threads (default: PyTorch's choice)")
+    parser.add_argument("--output", type=options.path,
+                        help=f"JSON file (default: results/benchmarks/{prog}_DEVICE.json)")
+    return parser
+
+
+def timing_parser(prog, description, batch_size, image_size=224, turns=5):
+    """The options of the benchmarks that time variants in turn, with these defaults."""
+    parser = basic_parser(prog, description)
+    for name, default, text in (
+            ("--batch-size", batch_size, "images in a step"),
+            ("--image-size", image_size, "side in pixels"),
+            ("--turns", turns, "how often each variant is timed; the median counts")):
+        parser.add_argument(name, type=options.positive_int, default=default, help=text)
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32",
+                        help="number format of the networks; the reference is always fp32")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the networks, but "
+                        "for the reference's")
     return parser
 
 
 def start(args):
-    """Apply --threads and --device, and keep freed memory as the stages do. Returns the torch.device."""
-    options.set_threads(args.threads)
-    keep_freed_memory()
+    """Apply --threads and --device. Returns the torch.device."""
+    distributed.set_threads(args.threads)
     return distributed.choose_device(args.device)
 
+
+# Time and memory
 
 def quietly(function, *args):
     """function(*args) without what it prints and its progress bars."""
@@ -47,100 +80,105 @@ def quietly(function, *args):
         return function(*args)
 
 
-def wait(device):
-    """Wait for what a GPU has been told to do."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def in_turn(variants, turns, device, warm_up=2):
-    """Median seconds of each variant. variants: {name: function}, called one after the other, `turns` times all of them.
+    """Median seconds of each variant: {name: seconds}.
 
-    Before that each is called `warm_up` times, so that compilation and first calls are not timed.
+    variants: {name: function}. All of them are called one after the other, `turns` times. Before
+    that each is called `warm_up` times, so that compilation and first calls are not timed.
     """
     for function in variants.values():
         for _ in range(warm_up):
             function()
+
     times = {name: [] for name in variants}
     for _ in range(turns):
         for name, function in variants.items():
-            wait(device)
+            _wait(device)
             begin = time.perf_counter()
             function()
-            wait(device)
+            _wait(device)
             times[name].append(time.perf_counter() - begin)
-    return {name: statistics.median(found) for name, found in times.items()}
+    return {name: statistics.median(seconds) for name, seconds in times.items()}
 
 
-def peak_memory(function, *args):
-    """Bytes that function(*args) needs at its peak, in a fresh process; what PyTorch takes by itself is left out.
+def _wait(device):
+    """Wait for what a GPU has been told to do."""
+    if device.type == "cuda":
+        import torch
 
-    function: importable (module level), its last argument gets a torch.device. On a GPU: of PyTorch's allocator. On a CPU: of the
-    process, from before the call.
+        torch.cuda.synchronize(device)
+
+
+def peak_memory(device, function, *args):
+    """Bytes that function(*args) needs at its peak, in a fresh process.
+
+    function: of a module's top level, so that the process can import it. On a GPU these are the
+    bytes of PyTorch's allocator; on a CPU those of the process beyond what it had before the call.
     """
-    context = multiprocessing.get_context("spawn")
-    pool = context.Pool(1)
-    try:
-        return pool.apply(_measure_memory, (function, args))
-    finally:
-        pool.close()
-        pool.join()
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_measure_memory, (device, function, args))
 
 
-def _measure_memory(function, args):
-    device = args[-1]
-    keep_freed_memory()
+def _measure_memory(device, function, args):
+    import torch
+
     if device.type == "cuda":
         function(*args)
         return torch.cuda.max_memory_allocated(device)
-    torch.randn(64, 64).mm(torch.randn(64, 64))  # what the first product sets up
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew (Linux): importing PyTorch had one of its own
+
+    torch.randn(64, 64).mm(torch.randn(64, 64))  # the first product sets up its library
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: importing PyTorch had a peak of its own
     before = _process_memory("VmRSS")
     function(*args)
     return _process_memory("VmHWM") - before
 
 
 def _process_memory(entry):
-    """Bytes of this process: VmRSS now, VmHWM at its peak."""
-    return 1024 * int(re.search(rf"{entry}:\s*(\d+) kB", Path("/proc/self/status").read_text())[1])
+    """Bytes of this process: VmRSS at this moment, VmHWM at the peak."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(re.search(rf"{entry}:\s*(\d+) kB", status)[1])
 
 
-def processor_name():
-    """The CPU's name as the system gives it."""
-    try:
-        with open("/proc/cpuinfo") as file:
-            return re.search(r"model name\s*: (.*)", file.read())[1]
-    except (OSError, TypeError):
-        return platform.processor() or platform.machine()
+# Results
+
+def print_table(title, rows):
+    """Print {row: {column: number}}. title: of the first column."""
+    widths = {column: max(len(column), 9) + 2 for column in next(iter(rows.values()))}
+    first = max(map(len, (title, *rows)))
+    print(f"\n{title:{first}}" + "".join(f"{column:>{width}}" for column, width in widths.items()))
+    for name, row in rows.items():
+        numbers = (f"{row[column]:>{width}.4g}" for column, width in widths.items())
+        print(f"{name:{first}}" + "".join(numbers), flush=True)
 
 
 def hardware(device):
     """What a figure was measured on."""
-    found = {"device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu", "cpu": processor_name(),
-             "cores": os.cpu_count(), "threads": torch.get_num_threads()}
-    return {**found, "instructions": torch.backends.cpu.get_cpu_capability()}
+    import torch
+
+    try:
+        cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())[1]
+    except (OSError, TypeError):
+        cpu = platform.processor() or platform.machine()
+    return {"device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            "cpu": cpu, "cores": os.cpu_count(), "threads": torch.get_num_threads(),
+            "instructions": torch.backends.cpu.get_cpu_capability()}
 
 
-def table(header, rows):
-    """Text table: numbers to the right, words to the left. rows: lists of words or numbers (three significant digits)."""
-    text = [list(header), *([word if isinstance(word, str) else f"{word:.3g}" if word < 100 else f"{word:.0f}" for word in row]
-                            for row in rows)]
-    widths = [max(len(row[c]) for row in text) for c in range(len(header))]
-    lines = ["  ".join(word.ljust(w) if c == 0 else word.rjust(w) for c, (word, w) in enumerate(zip(row, widths, strict=True)))
-             for row in text]
-    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
+def save(args, prog, device, figures):
+    """Write the figures into the benchmark's JSON file, {"runs": [one entry for each run]}.
 
-
-def save(args, prog, device, content):
-    """Write the figures beside what they were measured on and with: one entry a set of options, an older one is replaced.
-
-    Options that are paths of this machine are left out.
+    An entry says what the figures were measured with and on, and replaces an older one with the
+    same options on the same hardware. Options that are paths of this machine are left out.
     """
     path = args.output or RESULTS / f"{prog}_{device.type}.json"
     settings = {name: value for name, value in vars(args).items()
                 if name not in ("output", "device") and not isinstance(value, Path)}
-    entry = {"options": settings, "hardware": hardware(device), "versions": run_folder.versions(), **content}
+    entry = {"options": settings, "hardware": hardware(device),
+             "versions": run_folder.versions(), **figures}
+    entry = json.loads(json.dumps(entry))  # tuples become lists, as in the file
+
     runs = json.loads(path.read_text())["runs"] if path.exists() else []
-    runs = [run for run in runs if (run["options"], run["hardware"]) != (entry["options"], entry["hardware"])]
+    runs = [run for run in runs
+            if (run["options"], run["hardware"]) != (entry["options"], entry["hardware"])]
     write_json(path, {"runs": [*runs, entry]})
     print(f"saved in {path}", flush=True)

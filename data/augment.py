@@ -1,4 +1,6 @@
-"""Crops, flips, rolls, CutMix and Mixup. Drawing and applying are two functions, so that draws can be stored and replayed.
+"""Crops, flips, rolls, CutMix and Mixup.
+
+Drawing and applying are two functions, so that draws can be stored and replayed.
 
 Every draw takes a CPU torch.Generator. Boxes of crops are (top, left, height, width) in pixels.
 """
@@ -9,29 +11,35 @@ import numpy as np
 import torch
 
 _WEIGHT_BITS = 22  # see apply_crops
-_CACHED_PIXELS = 2**20  # cropped at once on a CPU, so that what lies between the two passes stays in its cache
+_CACHED_PIXELS = 2**20  # cropped at once on a CPU, so that both passes work in its cache
 
 
 def to_device(tensor, device):
-    """A CPU tensor on `device`; to a GPU from pinned memory, so that the host does not wait for what the GPU is doing."""
-    return tensor.pin_memory().to(device, non_blocking=True) if torch.device(device).type == "cuda" else tensor.to(device)
+    """A CPU tensor on `device`; to a GPU from pinned memory, so that the host does not wait."""
+    if torch.device(device).type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def draw_crops(count, height, width, area, ratio, generator):
-    """Boxes of RandomResizedCrop (law of torchvision): ten tries for area and log-uniform aspect ratio, else a centre crop.
+    """Boxes of RandomResizedCrop by torchvision's law.
 
-    area, ratio: (low, high); area as a part of the image. Returns int64 [count, 4]: top, left, height, width.
+    There are ten tries for an area and a log-uniform aspect ratio, then a centre crop. area, ratio:
+    (low, high), the area as a part of the image. Returns int64 [count, 4]: top, left, height,
+    width in pixels.
     """
     target = height * width * _uniform((count, 10), *area, generator)
     aspect = _uniform((count, 10), math.log(ratio[0]), math.log(ratio[1]), generator).exp()
     w = (target * aspect).sqrt().round().long()
     h = (target / aspect).sqrt().round().long()
+
     fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
     first = fits.long().argmax(1, keepdim=True)
     w, h = w.gather(1, first)[:, 0], h.gather(1, first)[:, 0]
     fallback_w, fallback_h = _largest_centre_crop(height, width, ratio)
     none_fits = ~fits.any(1)
     w[none_fits], h[none_fits] = fallback_w, fallback_h
+
     top = (torch.rand(count, generator=generator, dtype=torch.float64) * (height - h + 1)).long()
     left = (torch.rand(count, generator=generator, dtype=torch.float64) * (width - w + 1)).long()
     top[none_fits], left[none_fits] = (height - fallback_h) // 2, (width - fallback_w) // 2
@@ -51,21 +59,23 @@ def _largest_centre_crop(height, width, ratio):
 
 
 def interpolation_taps(start, length, size_out):
-    """The two neighbours and the weight of each sample when a window is enlarged bilinearly, as PIL does.
+    """Neighbours and weights of the samples when a window is enlarged bilinearly, as PIL does.
 
-    start, length: int [n], first pixel and number of pixels of each window, length <= size_out (when a window must shrink,
-    PIL antialiases and this does not). Sample positions are clamped inside the window.
-    Returns low and high int64 [n, size_out] and the weight of high, float64 [n, size_out]; low's is 1 minus it.
+    start, length: int [n], first pixel and number of pixels of each window, length <= size_out
+    (when a window must shrink, PIL antialiases and this does not). Sample positions are clamped
+    inside the window. Returns low and high, int64 [n, size_out], and the weight of high, float64
+    [n, size_out]; that of low is 1 minus it.
     """
     start, length = start.double().view(-1, 1), length.double().view(-1, 1)
     position = (torch.arange(size_out, dtype=torch.float64) + 0.5) * length / size_out - 0.5
     position = position.clamp(min=0).minimum(length - 1)
     low = position.floor()
-    return (start + low).long(), (start + torch.minimum(low + 1, length - 1)).long(), position - low
+    high = torch.minimum(low + 1, length - 1)
+    return (start + low).long(), (start + high).long(), position - low
 
 
 def interpolation_matrices(start, length, size_in, size_out):
-    """interpolation_taps as a matrix per window: float64 [n, size_out, size_in]; rows sum to 1, at most two entries each."""
+    """interpolation_taps as a matrix per window: float64 [n, size_out, size_in]; rows sum to 1."""
     low, high, weight = interpolation_taps(start, length, size_out)
     matrix = torch.zeros(len(low), size_out, size_in, dtype=torch.float64)
     matrix.scatter_add_(2, low.unsqueeze(2), (1 - weight).unsqueeze(2))
@@ -74,13 +84,16 @@ def interpolation_matrices(start, length, size_in, size_out):
 
 
 def apply_crops(pixels, boxes, size):
-    """Crop each image by its own box and resize to size x size: one batched operation, equal to PIL bit for bit.
+    """Crop each image by its own box and resize it to size x size, equal to PIL bit for bit.
 
     pixels: uint8 [n, 3, H, W]; boxes: [n, 4] no larger than size. Returns uint8 [n, 3, size, size].
-    PIL resizes rows first, rounds to 8 bits, then columns, with weights rounded to 2^-22 and integer sums; so does this. The
-    result does not depend on device, batch shape, threads or summation order.
+    PIL resizes rows first, rounds to 8 bits, then columns, with weights rounded to 2^-22 and
+    integer sums; so does this. The result does not depend on device, batch shape, threads or
+    summation order.
     """
-    at_once = len(pixels) if pixels.is_cuda else max(1, _CACHED_PIXELS // pixels[0].numel())
+    at_once = max(1, _CACHED_PIXELS // pixels[0].numel())
+    if pixels.is_cuda:
+        at_once = len(pixels)
     parts = zip(pixels.split(at_once), boxes.split(at_once), strict=True)
     return torch.cat([_crop_part(part, part_boxes, size) for part, part_boxes in parts])
 
@@ -88,19 +101,25 @@ def apply_crops(pixels, boxes, size):
 def _crop_part(pixels, boxes, size):
     across = interpolation_taps(boxes[:, 1], boxes[:, 3], size)
     down = interpolation_taps(boxes[:, 0], boxes[:, 2], size)
-    return _blend_rows(_blend_rows(pixels.transpose(2, 3), *across).transpose(2, 3), *down)
+    columns = _blend_rows(pixels.transpose(2, 3), *across).transpose(2, 3)
+    return _blend_rows(columns, *down)
 
 
 def _blend_rows(pixels, low, high, weight):
-    """Rows of uint8 [n, 3, R, K] at low and high [n, S], blended and rounded: uint8 [n, 3, S, K]."""
+    """Rows low and high [n, S] of uint8 [n, 3, R, K], blended, rounded: uint8 [n, 3, S, K]."""
     n, channels, rows, _ = pixels.shape
     weight = to_device((weight * 2**_WEIGHT_BITS).round().int(), pixels.device).view(n, 1, -1, 1)
+
+    # Whole rows are copied, which is much faster than gathering single pixels.
+    flat = pixels.reshape(n * channels * rows, -1)
     first_row = (torch.arange(n * channels) * rows).view(n, channels, 1)
-    flat = pixels.reshape(n * channels * rows, -1)  # whole rows are copied, much faster than gathering single pixels
-    a, b = (flat.index_select(0, to_device((first_row + index.unsqueeze(1)).view(-1), pixels.device)).view(
-        n, channels, -1, flat.shape[1]) for index in (low, high))
+    a, b = (flat.index_select(0, to_device((first_row + index.unsqueeze(1)).view(-1), flat.device))
+            .view(n, channels, -1, flat.shape[1]) for index in (low, high))
+
+    # (1 - w) a + w b in integers below 2^31, rounded
     a = a.int()
-    total = b.sub(a).mul_(weight).add_(a.bitwise_left_shift_(_WEIGHT_BITS)).add_(2 ** (_WEIGHT_BITS - 1))  # below 2^31
+    total = b.sub(a).mul_(weight).add_(a.bitwise_left_shift_(_WEIGHT_BITS))
+    total.add_(2 ** (_WEIGHT_BITS - 1))
     return total.bitwise_right_shift_(_WEIGHT_BITS).to(torch.uint8)
 
 
@@ -110,9 +129,9 @@ def crop_differentiable(x, box, size):
     x: float [n, 3, H, W]; box: four integers; returns [n, 3, size, size].
     """
     top, left, height, width = (torch.tensor([int(v)]) for v in box)
-    across = to_device(interpolation_matrices(left, width, x.shape[3], size)[0].to(x.dtype), x.device)
-    down = to_device(interpolation_matrices(top, height, x.shape[2], size)[0].to(x.dtype), x.device)
-    return down @ (x @ across.t())
+    across = interpolation_matrices(left, width, x.shape[3], size)[0].to(x.dtype)
+    down = interpolation_matrices(top, height, x.shape[2], size)[0].to(x.dtype)
+    return to_device(down, x.device) @ (x @ to_device(across, x.device).t())
 
 
 def draw_flips(count, probability, generator):
@@ -126,7 +145,7 @@ def apply_flips(x, flips):
 
 
 def draw_roll(jitter, generator):
-    """Two integers uniform on 0...jitter, both ends included: rows and columns to roll by (released code)."""
+    """Rows and columns to roll by: integers uniform on 0...jitter, inclusive (released code)."""
     rows, columns = torch.randint(0, jitter + 1, (2,), generator=generator).tolist()
     return rows, columns
 
@@ -138,10 +157,10 @@ def draw_lambda(alpha, generator):
 
 
 def draw_cutmix_box(lam, height, width, generator):
-    """CutMix box (x1, y1, x2, y2) as half-open rows [x1, x2) and columns [y1, y2), clipped to the image.
+    """CutMix box (x1, y1, x2, y2): half-open rows [x1, x2) and columns [y1, y2), clipped.
 
-    Sides are floor(H * sqrt(1 - lam)) and floor(W * sqrt(1 - lam)), made even by halving twice; may be empty.
-    The first pair runs along rows, the field's convention in FKD label files.
+    Sides are floor(H sqrt(1 - lam)) and floor(W sqrt(1 - lam)), made even by halving; a box may be
+    empty. The first pair runs along rows, the field's convention in FKD label files.
     """
     row = int(torch.randint(0, height, (1,), generator=generator))
     column = int(torch.randint(0, width, (1,), generator=generator))
@@ -157,7 +176,10 @@ def cutmix_box(lam, height, width, row, column):
 
 
 def apply_cutmix(x, partner, box):
-    """Images [n, C, H, W] keep their pixels outside the box and take their partner's inside. partner: int64 [n]."""
+    """Images [n, C, H, W] keep their pixels outside the box and take their partner's inside.
+
+    partner: int64 [n], index into the batch. box: of draw_cutmix_box.
+    """
     x1, y1, x2, y2 = box
     mixed = x.clone()
     mixed[:, :, x1:x2, y1:y2] = x[to_device(partner, x.device), :, x1:x2, y1:y2]

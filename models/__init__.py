@@ -1,1 +1,1 @@
-"""Networks, teachers, their BatchNorm statistics, the ensemble rules, and training teachers where none are published."""
+"""Networks, teachers, their BatchNorm statistics, the ensemble rules, and training teachers."""

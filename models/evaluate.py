@@ -6,8 +6,9 @@ import torch
 
 from data.augment import to_device
 from data.images import normalise
-from report.metrics import hits_in_top
 from utils.progress import progress_bar
+
+_AT_ONCE = 5000  # decoded images of a dataset that lie in memory
 
 
 @contextlib.contextmanager
@@ -24,35 +25,47 @@ def eval_mode(network):
 
 @torch.no_grad()
 def accuracy(network, pixels, labels, device, batch_size=250, progress=None, ranks=None):
-    """Accuracy on images that are already cropped to the network's size.
+    """Accuracy on images that have the network's size.
 
-    pixels: uint8 [N, 3, S, S], on any device, or mapped from a file. labels: int64 [N], index into the head. progress: text of a
-    bar, None for none.
-    ranks: processes that share the batches out (rank, count, sum(tensor) over them), each of which gets the result of all.
-    Returns {"top1": per cent, "top5": per cent, "count": N}. With fewer than five classes top-5 is 100.
+    pixels: uint8 [N, 3, S, S] on any device. labels: int64 [N], index into the head. progress:
+    text of a bar, None for none. ranks: processes that share the batches (rank, count, sum(tensor)
+    over them), each of which gets the result of all.
+    Returns {"top1": per cent, "top5": per cent, "count": N}. With fewer than five classes top-5 is
+    100.
     """
-    labels = to_device(torch.as_tensor(labels), device)
-    hits = torch.zeros(2, dtype=torch.int64, device=device)  # read at the end: no batch waits for the one before
-    first, every = (0, 1) if ranks is None else (ranks.rank, ranks.count)
-    bar = contextlib.nullcontext() if progress is None else progress_bar(len(pixels), progress, " images", leave=False)
+    labels = to_device(labels, device)
+    hits = torch.zeros(2, dtype=torch.int64, device=device)  # read once, so no batch is waited for
+    rank, count = (0, 1) if ranks is None else (ranks.rank, ranks.count)
+    bar = (contextlib.nullcontext() if progress is None
+           else progress_bar(len(pixels), progress, " images", leave=False))
+
     with eval_mode(network), bar:
-        for start in range(first * batch_size, len(pixels), every * batch_size):
+        for start in range(rank * batch_size, len(pixels), count * batch_size):
             part = pixels[start : start + batch_size]
             logits = network(normalise(part if part.is_cuda else to_device(part, device)))
-            hits += hits_in_top(logits, labels[start : start + batch_size])
+            hits += _hits(logits, labels[start : start + batch_size])
             if progress is not None:
-                bar.update(every * len(logits))
-    hits = hits if ranks is None else ranks.sum(hits)
-    count, (top1, top5) = len(pixels), hits.tolist()
-    return {"top1": 100 * top1 / count, "top5": 100 * top5 / count, "count": count}
+                bar.update(count * len(logits))
+
+    top1, top5 = (hits if ranks is None else ranks.sum(hits)).tolist()
+    images = len(pixels)
+    return {"top1": 100 * top1 / images, "top5": 100 * top5 / images, "count": images}
 
 
-def dataset_accuracy(network, images, device, workers=4, batch_size=250, progress=None, at_once=5000):
-    """accuracy on a whole data.datasets.RealImages, decoded `at_once` images at a time so that memory stays flat."""
-    top1 = top5 = 0.0
-    for start in range(0, len(images), at_once):
-        index = range(start, min(start + at_once, len(images)))
-        part = accuracy(network, images.pixels(index, workers), torch.from_numpy(images.labels[start : index.stop]), device,
-                        batch_size, progress)
-        top1, top5 = top1 + part["top1"] * len(index), top5 + part["top5"] * len(index)
-    return {"top1": top1 / len(images), "top5": top5 / len(images), "count": len(images)}
+def _hits(logits, labels):
+    """How many labels [n] are the largest logit [n, C], and among the five largest: int64 [2]."""
+    hits = logits.topk(min(5, logits.shape[1])).indices.eq(labels.view(-1, 1))
+    return torch.stack([hits[:, 0].sum(), hits.sum()])
+
+
+def dataset_accuracy(network, images, device, progress=None):
+    """accuracy on a whole ImageSet, decoded in parts so that memory stays flat."""
+    parts = []
+    for start in range(0, len(images), _AT_ONCE):
+        index = range(start, min(start + _AT_ONCE, len(images)))
+        labels = images.labels[index.start : index.stop]
+        parts.append(accuracy(network, images.pixels(index), labels, device, progress=progress))
+
+    count = len(images)
+    top1, top5 = (sum(part[k] * part["count"] for part in parts) / count for k in ("top1", "top5"))
+    return {"top1": top1, "top5": top5, "count": count}

@@ -1,4 +1,7 @@
-"""The small-image stem: first convolution with stride 1 and no max-pool, so that 32 px are not shrunk to 8 at once."""
+"""The small-image stem: stride 1 in the first convolution and no max-pool.
+
+As published, networks for 224 px shrink an image of 32 px to 8 before their first block.
+"""
 
 from torch import nn
 
@@ -6,45 +9,52 @@ from utils.errors import UserError
 
 
 def make_small(net, name):
-    """Change the stem of a torchvision or timm net in place, before its weights are loaded or trained.
+    """Change the stem of a torchvision or timm module in place.
 
-    ResNets get a new 3x3 convolution (the CIFAR variant of He et al. 2016). MobileNet, EfficientNet, ShuffleNet, RegNet,
-    DenseNet keep the size of their first convolution, which only loses its stride. Raises UserError for nets without such a stem.
+    ResNets get a new 3x3 convolution (the CIFAR variant of He et al. 2016). In MobileNet,
+    EfficientNet, ShuffleNet, RegNet and DenseNet the first convolution loses its stride.
+    Raises UserError for networks without such a stem.
     """
-    if isinstance(getattr(net, "features", None), nn.Sequential) and hasattr(net.features, "conv0"):  # torchvision's DenseNet
-        net.features.conv0 = _three_by_three(net.features.conv0)
-        net.features.pool0 = nn.Identity()
+    features = getattr(net, "features", None)
+    if isinstance(features, nn.Sequential) and hasattr(features, "conv0"):  # torchvision's DenseNet
+        features.conv0 = _three_by_three(features.conv0)
+        features.pool0 = nn.Identity()
         return
-    first, pooled = _first_convolution(net), isinstance(getattr(net, "maxpool", None), nn.MaxPool2d)
+
+    first = _first_convolution(net)
     if first is None:
-        raise UserError(f"{name}: the stem 'small' is not defined for this network. Use --stem imagenet, with --input-resize "
-                        f"{name}=64 or more if the images are small.")
+        raise UserError(f"{name}: the stem 'small' is not defined for this network. Use --stem "
+                        f"imagenet, with --input-resize {name}=64 or more if the images are small.")
     if first is getattr(net, "conv1", None) and first.kernel_size == (7, 7):
         net.conv1 = _three_by_three(first)
     else:
         first.stride = (1, 1)
-    if pooled:
+    if isinstance(getattr(net, "maxpool", None), nn.MaxPool2d):
         net.maxpool = nn.Identity()
 
 
 def _first_convolution(net):
-    """The convolution that shrinks the image first, for the families whose stem is known; else None."""
-    if hasattr(net, "conv1") and hasattr(net, "maxpool"):  # ResNet and ShuffleNetV2; timm's deep stems are Sequential
-        stem = net.conv1
-    elif hasattr(net, "conv_stem"):  # timm's MobileNet and EfficientNet
-        stem = net.conv_stem
-    elif isinstance(getattr(net, "stem", None), nn.Sequential) and hasattr(net, "trunk_output"):  # torchvision's RegNet
-        stem = net.stem
-    elif isinstance(getattr(net, "features", None), nn.Sequential) and isinstance(net.features[0], nn.Sequential):
-        stem = net.features[0]  # torchvision's MobileNet and EfficientNet
+    """The convolution that shrinks the image first, for families whose stem is known; else None."""
+    features = getattr(net, "features", None)
+    if hasattr(net, "conv1") and hasattr(net, "maxpool"):
+        stem = net.conv1  # ResNet and ShuffleNetV2; timm's deep stems are Sequential
+    elif hasattr(net, "conv_stem"):
+        stem = net.conv_stem  # timm's MobileNet and EfficientNet
+    elif isinstance(getattr(net, "stem", None), nn.Sequential) and hasattr(net, "trunk_output"):
+        stem = net.stem  # torchvision's RegNet
+    elif isinstance(features, nn.Sequential) and isinstance(features[0], nn.Sequential):
+        stem = features[0]  # torchvision's MobileNet and EfficientNet
     else:
         return None
+
     first = next((m for m in stem.modules() if isinstance(m, nn.Conv2d)), None)
-    # ConvNeXt's patchifying 4x4 stem is another kind: without its stride the windows would overlap
-    return first if first is not None and first.stride == (2, 2) and first.kernel_size[0] % 2 else None
+    # In ConvNeXt's 4x4 stem, which cuts the image into patches, the windows would overlap.
+    shrinks = first is not None and first.stride == (2, 2) and first.kernel_size[0] % 2
+    return first if shrinks else None
 
 
 def _three_by_three(old):
-    new = nn.Conv2d(old.in_channels, old.out_channels, 3, stride=1, padding=1, bias=old.bias is not None)
+    new = nn.Conv2d(old.in_channels, old.out_channels, 3, stride=1, padding=1,
+                    bias=old.bias is not None)
     nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
     return new.to(old.weight)

@@ -1,4 +1,7 @@
-"""Teachers: frozen networks in eval mode, from published weights or a local folder, with the head the data needs."""
+"""Teachers: frozen networks in eval mode, with the head that the data needs.
+
+Weights are published ones, or a folder's.
+"""
 
 import os
 import urllib.error
@@ -9,9 +12,10 @@ import torch
 from timm.data import ImageNetInfo, infer_imagenet_subset
 from torchvision import models as torchvision_models
 
-from data.datasets import is_numbered
+from data.image_set import is_numbered
 from models import networks
 from utils import options
+from utils.checkpoint import first_line
 from utils.distributed import first_on_node
 from utils.errors import UserError
 
@@ -21,19 +25,27 @@ _SUFFIXES = (".safetensors", ".pth", ".pt")
 def load_teachers(names, weights, classes, device, image_size=None):
     """{name: Network}, each loaded once, frozen, in eval mode, on device.
 
-    names: torchvision's or "timm/NAME"; a repeated name counts once. weights: a torchvision weights name such as
-    "IMAGENET1K_V1", or "DEFAULT" for torchvision's best (timm nets then come with timm's published weights), or a folder
-    holding NAME.safetensors, .pth or .pt (timm_NAME for timm/NAME). classes: class names of the data in head order.
-    image_size: side in pixels of the images they will see, checked here if given.
-    The head follows the data: a head that knows its class names (ours do; published ImageNet heads are known by wnid) has
-    its outputs picked and put in the order of `classes`. Under torchrun every rank must call this with the same names:
-    local rank 0 fetches first. Raises UserError for an unknown name, missing weights, classes that do not fit.
+    names: torchvision's or "timm/NAME"; a repeated name counts once.
+    weights: the name of torchvision weights such as "IMAGENET1K_V1", or "DEFAULT" for torchvision's
+    best (timm's networks then come with timm's weights); or a folder that holds NAME.safetensors,
+    .pth or .pt (timm_NAME for timm/NAME).
+    classes: class names of the data in head order. A head that knows its class names (those of
+    models.pretrain do; ImageNet heads are known by wnid) is cut and ordered to match.
+    image_size: side in pixels of the images they will see, checked if given.
+    Under torchrun every rank calls this with the same names: local rank 0 fetches first.
+    Raises UserError for an unknown name, missing weights and classes that do not fit.
     """
     folder = weights_folder(weights)
     teachers = {}
     for name in dict.fromkeys(names):
         networks.check_name(name)
-        network = _from_folder(name, folder, image_size) if folder else _published(name, weights, image_size)
+        if folder:
+            network = _from_folder(name, folder, image_size)
+        elif name.startswith("timm/"):
+            network = _from_timm(name, image_size)
+        else:
+            network = _from_torchvision(name, weights)
+
         network = fit_head(network, classes)
         if image_size is not None:
             networks.check_image_size(network, image_size)
@@ -42,69 +54,73 @@ def load_teachers(names, weights, classes, device, image_size=None):
 
 
 def weights_folder(weights):
-    """The folder that --teacher-weights names (relative to the caller's folder), or None when it is a weights name."""
+    """The folder that --teacher-weights names, or None for the name of published weights.
+
+    A relative path is relative to the caller's folder.
+    """
     folder = options.path(str(weights))
     if folder.is_dir():
         return folder
     if isinstance(weights, Path) or os.sep in str(weights) or str(weights).startswith((".", "~")):
-        raise UserError(f"{folder}: no such folder of teacher weights. Train teachers with python -m models.pretrain, or give a "
-                        "weights name such as IMAGENET1K_V1.")
+        raise UserError(f"{folder}: no such folder of teacher weights. Train teachers with python "
+                        "-m models.pretrain, or give a weights name such as IMAGENET1K_V1.")
     return None
 
 
 def _from_folder(name, folder, image_size):
+    stem = networks.file_stem(name)
     for suffix in _SUFFIXES:
-        path = folder / (networks.file_stem(name) + suffix)
+        path = folder / (stem + suffix)
         if path.exists():
             return networks.load_network(path, name, image_size)[0]
-    found = sorted(p.name for p in folder.iterdir() if p.suffix in _SUFFIXES)
-    raise UserError(f"{folder}: no {networks.file_stem(name)}.safetensors (or .pth); "
-                    f"{'found ' + ', '.join(found) if found else 'it holds no weights'}. Train it with python -m models.pretrain "
-                    f"--teachers {name}.")
-
-
-def _published(name, weights, image_size):
-    return _from_timm(name, image_size) if name.startswith("timm/") else _from_torchvision(name, weights)
+    present = sorted(p.name for p in folder.iterdir() if p.suffix in _SUFFIXES)
+    contents = f"found {', '.join(present)}" if present else "it holds no weights"
+    raise UserError(f"{folder}: no {stem}.safetensors (or .pth); {contents}. Train it with python "
+                    f"-m models.pretrain --teachers {name}.")
 
 
 def _from_torchvision(name, weights):
     published = torchvision_models.get_model_weights(name)
     available = {w.name: w for w in published}
-    if weights == "DEFAULT" and available:  # torchvision's best: V2 for ResNet-50 and ResNet-101, V1 for ResNet-18 (DELT)
+    if weights == "DEFAULT" and available:  # DELT: V1 of ResNet-18, V2 of ResNet-50 and ResNet-101
         weights = published.DEFAULT.name
     if weights not in available:
-        raise UserError(f"{name}: torchvision has no weights {weights!r}; it has {', '.join(available) or 'none'}. A folder of "
-                        "your own weights can be given instead.")
+        raise UserError(f"{name}: torchvision has no weights {weights!r}; it has "
+                        f"{', '.join(available) or 'none'}. A folder of your own weights can be "
+                        "given instead.")
+
     entry = available[weights]
     with first_on_node():
         try:
             tensors = entry.get_state_dict(progress=True, check_hash=True)
         except (urllib.error.URLError, OSError, RuntimeError) as error:
-            where = Path(torch.hub.get_dir(), "checkpoints", Path(entry.url).name)
-            raise UserError(f"{name}: {entry.url} could not be fetched ({error}). Fetch it elsewhere and put it at "
-                            f"{where}.") from None
+            path = Path(torch.hub.get_dir(), "checkpoints", Path(entry.url).name)
+            raise UserError(f"{name}: {entry.url} could not be fetched ({error}). Fetch it "
+                            f"elsewhere and put it at {path}.") from None
     network = networks.from_state(name, tensors, entry.url)
     networks.fill(network, tensors, entry.url)
     return network
 
 
 def _from_timm(name, image_size):
-    wanted = name.removeprefix("timm/")
+    sized = image_size if image_size and networks.built_for_one_size(name) else None
+    extra = {"img_size": sized} if sized else {}
     with first_on_node():
         try:
-            extra = {"img_size": image_size} if image_size and networks.built_for_one_size(name) else {}
-            net = timm.create_model(wanted, pretrained=True, **extra)
+            net = timm.create_model(name.removeprefix("timm/"), pretrained=True, **extra)
         except Exception as error:  # huggingface_hub raises its HTTP library's own kinds
-            raise UserError(f"{name}: its published weights could not be fetched ({networks.first_line(error)}). Fetch them "
-                            f"elsewhere, save them as {networks.file_stem(name)}.safetensors in a folder and give that folder "
-                            "as --teacher-weights.") from None
-    return networks.wrap(net, name, net.num_classes, "imagenet", None, image_size if extra else None)
+            raise UserError(f"{name}: its published weights could not be fetched "
+                            f"({first_line(error)}). Fetch them elsewhere, save them as "
+                            f"{networks.file_stem(name)}.safetensors in a folder and give that "
+                            "folder as --teacher-weights.") from None
+    return networks.wrap(net, name, net.num_classes, "imagenet", None, sized)
 
 
 def fit_head(network, classes):
     """The network with one output per name in `classes`, in that order.
 
-    Names that the head does not know, or an unknown head with another number of outputs: UserError.
+    A head without names, and data whose folders are only numbered, are taken to be in the same
+    order. Raises UserError for names that the head does not know and for another number of outputs.
     """
     classes = list(classes)
     known = head_classes(network)
@@ -113,19 +129,25 @@ def fit_head(network, classes):
         return network
     if known is not None and set(classes) <= set(known):
         return _pick(network, [known.index(name) for name in classes], classes)
+
     if len(classes) != network.num_classes:
-        raise UserError(f"{network.name}: the teacher has {network.num_classes} classes, the data has {len(classes)}. Choose "
-                        "teachers trained on this data (python -m models.pretrain), or name the class folders by wnid to use "
-                        "an ImageNet head.")
+        raise UserError(f"{network.name}: the teacher has {network.num_classes} classes, the data "
+                        f"has {len(classes)}. Choose teachers trained on this data (python -m "
+                        "models.pretrain), or name the class folders by wnid to use an ImageNet "
+                        "head.")
     if network.classes is not None and not is_numbered(classes):
         strange = next(name for name in classes if name not in set(known))
-        raise UserError(f"{network.name}: the teacher was trained on other classes: it does not know {strange!r} (it knows "
-                        f"{', '.join(known[:3])}, ...). Choose teachers trained on this data.")
-    return network  # a head without names, or data whose folders are only numbered: taken to be in the same order
+        raise UserError(f"{network.name}: the teacher was trained on other classes: it does not "
+                        f"know {strange!r} (it knows {', '.join(known[:3])}, ...). Choose teachers "
+                        "trained on this data.")
+    return network
 
 
 def head_classes(network):
-    """Class names of a head in order: stored ones; else wnids when the count is that of an ImageNet (timm's lists); else None."""
+    """Class names of a head in order, or None.
+
+    They are the stored ones, or wnids where the count is that of an ImageNet (timm's lists).
+    """
     if network.classes is not None:
         return network.classes
     subset = infer_imagenet_subset({"num_classes": network.num_classes})
@@ -133,11 +155,12 @@ def head_classes(network):
 
 
 def _pick(network, columns, classes):
+    """The network with these outputs of its head alone."""
     state = network.net.state_dict()
     for key in networks.head_keys(network.name):
         if key in state:
             state[key] = state[key][columns]
-    spec = {**network.spec(), "num_classes": len(columns), "classes": classes}
-    picked = networks.from_spec(spec)
+    picked = networks.from_spec({**network.spec(), "num_classes": len(columns),
+                                 "classes": classes})
     networks.fill(picked, state, network.name)
     return picked

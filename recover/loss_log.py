@@ -1,4 +1,4 @@
-"""Loss terms of a unit: of every step on the device, copied to the host now and then without waiting for it."""
+"""Loss terms of a unit, copied from the device to the host now and then without waiting for it."""
 
 import math
 
@@ -6,19 +6,20 @@ import torch
 
 
 class LossLog:
-    """Rows of (step, {term: number}) and the first step whose terms are not all finite.
+    """Rows of (step, {term: number}), and the first step whose terms are not all finite.
 
-    Terms are handed over as tensors at every step and stay on the device until a row is kept: then all that have gathered start
-    on their way to the host together, and become numbers when the copy has arrived.
-    rows: the kept ones. bad: the first (step, {term: number}) with a term that is not finite, kept or not, or None.
+    Terms are handed over as tensors at every step and stay on the device until a row is kept. Then
+    all that have gathered start on their way to the host together, and become numbers when the copy
+    has arrived. rows: the kept ones. bad: the first (step, {term: number}) with a term that is not
+    finite, kept or not, or None.
     """
 
     def __init__(self):
         self.rows, self.bad = [], None
-        self._gathered, self._on_the_way = [], []
+        self._gathered, self._copying = [], []
 
     def add(self, step, terms, keep=True):
-        """Note the scalar tensors of `terms`. keep: whether the step becomes a row; the others are only looked at."""
+        """Note the scalar tensors of `terms`. keep: whether the step becomes a row."""
         self._gathered.append((step, list(terms), keep, torch.stack(list(terms.values()))))
         if keep:
             self._send()
@@ -34,16 +35,16 @@ class LossLog:
             event = torch.cuda.Event()
             event.record()
             values = host
-        self._on_the_way.append(([noted[:3] for noted in self._gathered], values, event))
+        self._copying.append(([entry[:3] for entry in self._gathered], values, event))
         self._gathered = []
 
     def arrived(self):
-        """Move the kept rows whose copies have arrived to self.rows, and return them. Notes the first bad step."""
+        """Move the kept rows whose copies have arrived to self.rows, and return them."""
         new = []
-        while self._on_the_way and (self._on_the_way[0][2] is None or self._on_the_way[0][2].query()):
-            noted, values, _ = self._on_the_way.pop(0)
+        while self._copying and (self._copying[0][2] is None or self._copying[0][2].query()):
+            entries, values, _ = self._copying.pop(0)
             values = iter(values.tolist())
-            for step, names, keep in noted:
+            for step, names, keep in entries:
                 row = step, {name: next(values) for name in names}
                 if self.bad is None and first_bad_term(row) is not None:
                     self.bad = row
@@ -53,9 +54,9 @@ class LossLog:
         return new
 
     def finish(self):
-        """Send what has gathered and wait for all copies. Returns the rows that arrived with that."""
+        """Send what has gathered and wait for all copies. Returns the rows that arrived with it."""
         self._send()
-        for *_, event in self._on_the_way:
+        for *_, event in self._copying:
             if event is not None:
                 event.synchronize()
         return self.arrived()

@@ -1,9 +1,9 @@
-"""A net looks at every class's real images once and chooses what --start medium and mosaic start from.
+"""A network looks at all real images once and chooses what starts medium and mosaic start from.
 
-Written to selection/ of the run folder: selection.json says how they were chosen, class00000.json ... what was chosen.
+Its choices are in selection/ of the run folder: selection.json says how they were made,
+class00000.json ... what was chosen of each class.
 """
 
-import functools
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -22,118 +22,150 @@ from utils.seeding import stream
 
 BATCH = 250  # images or crops in one forward
 _DECODED = 1000  # images held at once
-_MOSAIC = ("mosaic_candidates", "mosaic_crops", "mosaic_grid", "ipc", "seed")  # settings that decide mosaics only
 
 
-def settle_selection(kind, run, real, labels, network, settings, device, workers):
-    """Choose the start images of some classes, once; classes chosen by an earlier start are left as they are.
+def check(options, real):
+    """Raise UserError for mosaics whose grid does not fit, or that a class has too few images for.
 
-    kind: "medium" or "mosaic". run: the run folder. real: data.datasets.RealImages. labels: class indices. network: the ranker,
-    whose head follows real.classes. settings: recover's, of which are read ranker and, for mosaics, seed, ipc and mosaic_*.
-    Under torchrun every rank must call this: classes are shared out, then the ranks wait for one another. Raises UserError when
-    a class has too few images, or when the folder holds choices of other settings (they would mix in one set of images).
+    options: recover.options.Options. real: ImageSet of the training images.
     """
-    check(kind, real, labels, settings)
-    options = {"start": kind, "ranker": settings["ranker"], "image_size": real.image_size}  # compared first: start says the most
-    identity = {"ranker_weights": fingerprint(network), "classes": real.classes, "train_images": real.fingerprint(),
-                **({name: settings[name] for name in _MOSAIC} if kind == "mosaic" else {})}
-    run_folder.settle_manifest(_folder(run) / "selection.json",
-                               {"options": options, "identity": identity, "versions": run_folder.versions()}, RESTART)
-    left = [int(label) for label in distributed.my_share(labels) if not _path(run, label).exists()]
-    counts = [len(real.by_class[label]) for label in left]
-    total = sum(counts if kind == "medium" else (min(n, settings["mosaic_candidates"]) for n in counts))
-    with eval_mode(network), torch.no_grad(), progress_bar(total, f"choose {kind}", " images") as bar:
-        for label in left:
-            if kind == "medium":
-                found = _medium(real, label, network, device, workers, bar)
+    start = options.start
+    if start.start == "mosaic":
+        mosaics.cell_side(real.image_size, start.mosaic_grid)
+        for name, images in zip(real.classes, real.by_class, strict=True):
+            mosaics.check_candidates(name, len(images), start.mosaic_candidates,
+                                     options.optimisation.ipc_end, start.mosaic_grid)
+
+
+def settle_selection(options, real, network, device):
+    """Choose the start images of all classes, once; those of an earlier start are kept.
+
+    options: recover.options.Options after `resolve`, with start medium or mosaic. real: ImageSet of
+    the training images. network: the ranker, whose head follows real.classes. Under torchrun every
+    rank must call this: classes are shared out, then the ranks wait for one another. Raises
+    UserError when the folder holds choices of other options.
+    """
+    start, run = options.start, options.run.output_dir
+    is_medium = start.start == "medium"
+    run_folder.settle_manifest(run / "selection/selection.json",
+                               _description(options, real, network), RESTART)
+
+    labels = [label for label in distributed.my_share(range(len(real.classes)))
+              if not _path(run, label).exists()]
+    counts = [len(real.by_class[label]) for label in labels]
+    total = sum(counts if is_medium else (min(n, start.mosaic_candidates) for n in counts))
+
+    bar = progress_bar(total, f"choose {start.start}", " images")
+    with eval_mode(network), torch.no_grad(), bar:
+        for label in labels:
+            if is_medium:
+                choice = _medium(real, label, network, device, bar)
             else:
-                found = _mosaic(real, label, network, settings, device, workers, bar)
-            write_json(_path(run, label), {"class": real.classes[label], **found})
+                choice = _mosaic(real, label, network, options, device, bar)
+            write_json(_path(run, label), {"class": real.classes[label], **choice})
     distributed.barrier()
 
 
-def check(kind, real, labels, settings):
-    """Raise UserError when mosaics cannot be cut from the images' side, or one of these classes has too few images for them."""
-    if kind == "mosaic":
-        mosaics.cell_side(real.image_size, settings["mosaic_grid"])
-        for label in labels:
-            mosaics.check_candidates(real.classes[label], len(real.by_class[label]), settings["mosaic_candidates"], settings["ipc"],
-                                     settings["mosaic_grid"])
-
-
-def medium_index(run, label, ipc_id):
-    """Index into the training images of what slice ipc_id of a class starts from, by settle_selection("medium", ...)."""
-    return list(_read(run, label)["order"].values())[ipc_id]
-
-
-def mosaic_image(run, real, label, ipc_id, ipc):
-    """Mosaic number ipc_id of ipc of a class, by settle_selection("mosaic", ...): uint8 [3, S, S], and words that say which
-    images it is made of (rows and columns of the crop in each)."""
-    found = _read(run, label)
-    grid = found["grid"]
-    parts = [found["crops"][rank] for rank in mosaics.ranks_of(ipc_id, ipc, grid)]
-    side = mosaics.cell_side(real.image_size, grid)
-    cells = torch.stack([mosaics.cut(real.image(part["index"]), part["box"], side) for part in parts])
-    return mosaics.compose(cells, grid), "mosaic of " + "; ".join(_in_words(real, **part) for part in parts)
-
-
-def _in_words(real, index, box, **_):
-    top, left, height, width = box
-    return f"{real.where(index)} rows {top}-{top + height - 1} columns {left}-{left + width - 1}"
-
-
-def _medium(real, label, network, device, workers, bar):
-    own = real.by_class[label]
-    probabilities = []
-    for start in range(0, len(own), _DECODED):
-        for pixels in real.pixels(own[start : start + _DECODED], workers, bar).split(BATCH):
-            # float64: in float32 all images that the ranker is sure of would be exactly 1. Kept on the device: a GPU goes on
-            # while the next images are decoded.
-            probabilities.append(network(normalise(pixels.to(device))).double().softmax(1)[:, label])
-    order = medium_order(torch.cat(probabilities).cpu()).tolist()
-    return {"order": {real.name(int(own[place])): int(own[place]) for place in order}}
-
-
-def _mosaic(real, label, network, settings, device, workers, bar):
-    own, size, grid = real.by_class[label], real.image_size, settings["mosaic_grid"]
-    side = mosaics.cell_side(size, grid)
-
-    def crops_of(place):
-        image = real.image(int(own[place]))
-        boxes = mosaics.draw_boxes(image, settings["mosaic_crops"], stream(settings["seed"], "mosaic", label, place))
-        return boxes, torch.stack([mosaics.cut(image, box, side) for box in boxes])
-
-    places = mosaics.draw_candidates(len(own), settings["mosaic_candidates"], stream(settings["seed"], "mosaic", label)).tolist()
-    boxes, crops, values = [], [], []
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        for found, pixels in pool.map(crops_of, places):
-            boxes.append(found)
-            crops.append(pixels)
-            bar.update(1)
-    for part in torch.cat(crops).split(BATCH):
-        logits = network(mosaics.centred(part.to(device), size))
-        values.append(mosaics.scores(logits, torch.full((len(part),), label, device=device)))
-    values = torch.cat(values).cpu().view(len(places), -1)
-    chosen = []
-    for i, crop in zip(*(t.tolist() for t in mosaics.choose(values, settings["ipc"] * grid**2)), strict=True):
-        index = int(own[places[i]])
-        chosen.append({"file": real.name(index), "index": index, "box": boxes[i][crop].tolist(), "score": float(values[i, crop])})
-    return {"grid": grid, "crops": chosen}
-
-
-def _folder(run):
-    return run / "selection"
+def _description(options, real, network):
+    """Content of selection.json: what the choices depend on."""
+    start = options.start
+    identity = {"ranker_weights": fingerprint(network), "classes": real.classes,
+                "train_images": real.listing_hash()}
+    if start.start == "mosaic":
+        identity.update(
+            mosaic_candidates=start.mosaic_candidates, mosaic_crops=start.mosaic_crops,
+            mosaic_grid=start.mosaic_grid, ipc=options.optimisation.ipc_end, seed=options.run.seed)
+    return {"options": {"start": start.start, "ranker": start.ranker,
+                        "image_size": real.image_size},
+            "identity": identity, "versions": run_folder.versions()}
 
 
 def _path(run, label):
-    return _folder(run) / f"class{label:05d}.json"
+    return run / f"selection/class{label:05d}.json"
 
 
 def _read(run, label):
-    path = _path(run, label)
-    return _read_once(path, path.stat().st_mtime_ns if path.exists() else None)
+    return read_json(_path(run, label), "recover with --start medium or mosaic")
 
 
-@functools.lru_cache(maxsize=256)
-def _read_once(path, _):  # a class's file is asked for once per image
-    return read_json(path, "recover with --start medium or mosaic")
+def _file_name(real, index):
+    """What an image is called inside its class."""
+    return real.names[index].rpartition("/")[2]
+
+
+# DELT's order
+
+def medium_index(run, label, ipc_id):
+    """Index of the training image that slice ipc_id of a class starts from, by DELT's order."""
+    return list(_read(run, label)["order"].values())[ipc_id]
+
+
+def _medium(real, label, network, device, progress):
+    """{"order": {file: index into the training images}}, nearest the median first."""
+    indices = real.by_class[label]
+    probabilities = []
+    for part in indices.split(_DECODED):
+        for pixels in real.pixels(part, progress).split(BATCH):
+            # In float32 all images that the ranker is sure of would be exactly 1. Values stay on
+            # the device, so that a GPU goes on while the next images are decoded.
+            logits = network(normalise(pixels.to(device)))
+            probabilities.append(logits.double().softmax(1)[:, label])
+
+    ordered = indices[medium_order(torch.cat(probabilities).cpu())].tolist()
+    return {"order": {_file_name(real, index): index for index in ordered}}
+
+
+# RDED's mosaics
+
+def mosaic_image(run, real, label, ipc_id, ipc):
+    """Mosaic number ipc_id of ipc of a class.
+
+    Returns uint8 [3, S, S], and words that say which images it is made of (rows and columns of the
+    crop in each).
+    """
+    choice = _read(run, label)
+    grid = choice["grid"]
+    crops = [choice["crops"][rank] for rank in mosaics.ranks_of(ipc_id, ipc, grid)]
+
+    side = mosaics.cell_side(real.image_size, grid)
+    cells = [mosaics.cut(real.picture(crop["index"]), crop["box"], side) for crop in crops]
+    origins = [_origin(real, crop["index"], *crop["box"]) for crop in crops]
+    return mosaics.compose(torch.stack(cells), grid), "mosaic of " + "; ".join(origins)
+
+
+def _origin(real, index, top, left, height, width):
+    rows, columns = f"{top}-{top + height - 1}", f"{left}-{left + width - 1}"
+    return f"{real.origin(index)} rows {rows} columns {columns}"
+
+
+def _mosaic(real, label, network, options, device, progress):
+    """{"grid", "crops": [{"file", "index", "box", "score"}, ...]}, the best crop first."""
+    start, ipc, seed = options.start, options.optimisation.ipc_end, options.run.seed
+    indices, side = real.by_class[label], mosaics.cell_side(real.image_size, start.mosaic_grid)
+
+    def cut_crops(place):
+        picture = real.picture(int(indices[place]))
+        boxes = mosaics.draw_boxes(picture, start.mosaic_crops,
+                                   stream(seed, "mosaic", label, place))
+        crops = torch.stack([mosaics.cut(picture, box, side) for box in boxes])
+        progress.update(1)
+        return boxes.tolist(), crops
+
+    places = mosaics.draw_candidates(len(indices), start.mosaic_candidates,
+                                     stream(seed, "mosaic", label)).tolist()
+    with ThreadPoolExecutor(real.workers) as pool:
+        boxes, crops = zip(*pool.map(cut_crops, places), strict=True)
+
+    values = []
+    for part in torch.cat(crops).split(BATCH):
+        logits = network(mosaics.centred(part.to(device), real.image_size))
+        values.append(mosaics.scores(logits, torch.full((len(part),), label, device=device)))
+    values = torch.cat(values).cpu().view(len(places), -1)
+
+    best = mosaics.choose(values, ipc * start.mosaic_grid**2)
+    chosen = []
+    for candidate, crop in zip(*(t.tolist() for t in best), strict=True):
+        index = int(indices[places[candidate]])
+        chosen.append({"file": _file_name(real, index), "index": index,
+                       "box": boxes[candidate][crop], "score": float(values[candidate, crop])})
+    return {"grid": start.mosaic_grid, "crops": chosen}

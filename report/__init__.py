@@ -1,1 +1,1 @@
-"""Looks at finished run folders, anybody's: diversity, figures, tables, and whether a folder is whole."""
+"""Looks at finished run folders, anybody's: diversity, figures, and whether a folder is whole."""

@@ -1,42 +1,69 @@
-"""Figure 1 of the paper: penultimate features of some classes in two dimensions, a panel for each set of images."""
+"""Figure 1 of the paper: penultimate features of some classes in two dimensions, a panel a set."""
 
 import math
 
 import matplotlib
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from report.sets import of_class
+from report.options import EMBEDDINGS
+from report.sets import choose_classes, features, of_class, open_with_network, titles
 from utils.errors import UserError
-from utils.files import written_whole
+from utils.plots import save_figure
+from utils.progress import progress_bar
 
-METHODS = ("umap", "tsne")
 MOST_CLASSES = 20  # more colours than that cannot be told apart
 _LEAST = 5  # images: neighbours of fewer mean nothing
 
 
+def fig1(options):
+    """Draw figure 1. options: Fig1.
+
+    All sets are embedded together, so that one panel can be compared with another; the paper does
+    not say how its panels were made.
+    """
+    method = options.embedding.embedding
+    check_method(method)
+    sets, names, network, device = open_with_network(options)
+    labels = choose_classes(options.classes.classes, names, MOST_CLASSES)
+    indices = {name: torch.tensor([index for label in labels
+                                   for index in of_class(images, label).values()])
+               for name, images in sets.items()}
+
+    with progress_bar(sum(map(len, indices.values())), "features", " images") as bar:
+        parts = [features(images, indices[name], network, device, bar)
+                 for name, images in sets.items()]
+    points = embed(torch.cat(parts), method, options.embedding.seed)
+    points = points.split([len(part) for part in parts])
+
+    panels = {name: (panel, sets[name].labels[indices[name]])
+              for name, panel in zip(sets, points, strict=True)}
+    legend = dict(zip(labels, titles([names[label] for label in labels]), strict=True))
+    title = (f"{EMBEDDINGS[method]} of {network.name}'s penultimate features, "
+             "all sets embedded together")
+    save_figure(draw(panels, legend, title), options.sets.output)
+
+
 def check_method(method):
-    """UserError when UMAP is asked for and not installed."""
+    """Raise UserError when UMAP is asked for and not installed."""
     if method == "umap":
         try:
             from umap import UMAP  # noqa: F401
         except ImportError:
-            raise UserError("--embedding umap: umap-learn is not installed. Run pip install umap-learn, or give --embedding tsne, "
-                            "which needs nothing more.") from None
-
-
-def places_of(distilled, labels):
-    """Places in the set of all images of these classes, and their class of each, int64."""
-    places = [place for label in labels for place in of_class(distilled, label).values()]
-    return places, distilled.labels[places]
+            raise UserError("--embedding umap: umap-learn is not installed. Run pip install "
+                            "umap-learn, or give --embedding tsne, which needs nothing more."
+                            ) from None
 
 
 def embed(features, method, seed):
-    """float [n, D] -> float64 [n, 2]: UMAP (15 neighbours) or t-SNE (perplexity 30, less for few images), by cosine distance."""
+    """float [n, D] -> float64 [n, 2], by cosine distance.
+
+    UMAP has 15 neighbours, t-SNE perplexity 30; both have less for few images.
+    """
     n = len(features)
     if n < _LEAST:
-        raise UserError(f"{n} images in all: too few for an embedding. Give more --classes, or sets with more images.")
+        raise UserError(f"{n} images in all: too few for an embedding. Give more --classes, or "
+                        "sets with more images.")
     if method == "umap":
         from umap import UMAP
 
@@ -44,30 +71,32 @@ def embed(features, method, seed):
     else:
         from sklearn.manifold import TSNE
 
-        reducer = TSNE(perplexity=min(30, (n - 1) / 3), metric="cosine", init="pca", random_state=seed)
+        reducer = TSNE(perplexity=min(30, (n - 1) / 3), metric="cosine", init="pca",
+                       random_state=seed)
     return torch.from_numpy(reducer.fit_transform(features.double().numpy())).double()
 
 
-def draw(panels, names, path, title):
+def draw(panels, legend, title):
     """A panel per set, the same axes for all, a colour per class.
 
-    panels: {set: (points [n, 2], labels int64 [n])}. names: {label: class name} in the legend's order.
+    panels: {set: (points [n, 2], labels int64 [n])}. legend: {label: class name}, in its order.
     """
-    colours = matplotlib.colormaps["tab10" if len(names) <= 10 else "tab20"]
+    colours = matplotlib.colormaps["tab10" if len(legend) <= 10 else "tab20"]
     columns = math.ceil(len(panels) / math.ceil(len(panels) / 4))
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(0.3 + 3.3 * columns, 1.2 + 3.3 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
+
     for axes, (set_name, (points, labels)) in zip(grid, panels.items(), strict=False):
-        for i, (label, name) in enumerate(names.items()):
-            own = points[labels == label]
-            axes.scatter(own[:, 0], own[:, 1], s=16, color=colours(i), label=name, linewidths=0)
+        for i, (label, name) in enumerate(legend.items()):
+            x, y = points[labels == label].unbind(1)
+            axes.scatter(x, y, s=16, color=colours(i), label=name, linewidths=0)
         axes.set(xticks=[], yticks=[], title=set_name)
     for axes in grid[len(panels):]:
         axes.set_axis_off()
-    handles, found = grid[0].get_legend_handles_labels()
-    figure.legend(handles, found, loc="outside lower center", ncols=min(5, len(names)), fontsize=8, frameon=False)
+
+    handles, names = grid[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=min(5, len(names)), fontsize=8,
+                  frameon=False)
     figure.suptitle(title, fontsize=9)
-    with written_whole(path) as temporary:
-        figure.savefig(temporary, dpi=150, format=path.suffix[1:])
+    return figure

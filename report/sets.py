@@ -1,89 +1,118 @@
-"""Finished sets of images as reports and figures read them: the same classes in all, features batch by batch."""
+"""Finished sets of images as reports and figures read them: the same classes, their features."""
 
 import re
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from timm.data import ImageNetInfo
 
-from data.datasets import is_wnids
-from data.distilled import DistilledImages
+from data.image_set import is_wnids, open_distilled
 from data.images import normalise
+from models.networks import check_name
+from models.teachers import load_teachers
+from utils import distributed
 from utils.errors import UserError
 
-BATCH = 250
+BATCH = 250  # images in a forward
 _NUMBER = re.compile(r"_id(\d+)$")
 
 
 def open_sets(runs, workers):
-    """{name: DistilledImages} of {name: run folder, or a folder of class folders}. UserError unless classes and sizes agree."""
+    """Open sets of images of the same classes and size.
+
+    runs: {name: run folder, or folder of class folders}. Returns {name: ImageSet}. Raises UserError
+    for a folder that is missing, and for sets that do not belong together.
+    """
     sets = {}
     for name, folder in runs.items():
         if not folder.is_dir():
-            raise UserError(f"{folder}: no such folder. It was given as the set {name}: run recover first, or give other --runs.")
-        found = sets[name] = DistilledImages(folder / "images" if (folder / "images").is_dir() else folder, workers)
-        first_name, first = next(iter(sets.items()))
-        both_known = found.known_classes and first.known_classes
-        if len(found.classes) != len(first.classes) or (both_known and found.classes != first.classes):
-            raise UserError(f"{name} has {len(found.classes)} classes ({found.classes[0]}, ...), {first_name} has "
-                            f"{len(first.classes)} ({first.classes[0]}, ...). Only sets of the same classes can stand together.")
-        if found.image_size != first.image_size:
-            raise UserError(f"{name} has images of {found.image_size} px, {first_name} of {first.image_size} px. Only sets of one "
-                            "size can stand together.")
+            raise UserError(f"{folder}: no such folder. It was given as the set {name}: run "
+                            "recover first, or give other --runs.")
+        images = folder / "images"
+        sets[name] = open_distilled(images if images.is_dir() else folder, workers)
+        _check_same(name, sets[name], *next(iter(sets.items())))
     return sets
+
+
+def _check_same(name, images, first_name, first):
+    both_known = images.known_classes and first.known_classes
+    count = len(images.classes)
+    if count != len(first.classes) or (both_known and images.classes != first.classes):
+        raise UserError(f"{name} has {count} classes ({images.classes[0]}, ...), {first_name} has "
+                        f"{len(first.classes)} ({first.classes[0]}, ...). Only sets of the same "
+                        "classes can be compared.")
+    if images.image_size != first.image_size:
+        raise UserError(f"{name} has images of {images.image_size} px, {first_name} of "
+                        f"{first.image_size} px. Only sets of one size can be compared.")
 
 
 def class_names(sets):
     """Class names in head order, of the first set that knows them; folder names otherwise."""
-    known = [s.known_classes for s in sets.values() if s.known_classes]
+    known = [images.known_classes for images in sets.values() if images.known_classes]
     return known[0] if known else next(iter(sets.values())).classes
 
 
-def choose_classes(wanted, classes, most):
-    """Indices of the classes named, by default of the first ten. UserError for an unknown name or more than `most`."""
-    unknown = [name for name in wanted or [] if name not in classes]
+def choose_classes(wanted, names, most):
+    """Indices of the classes wanted, by default of the first ten.
+
+    Raises UserError for an unknown name and for more than `most` classes.
+    """
+    if not wanted:
+        return list(range(min(10, len(names))))
+    unknown = [name for name in wanted if name not in names]
     if unknown:
-        there = ", ".join([*classes[:10], *(["..."] if classes[10:] else [])])
-        raise UserError(f"--classes {unknown[0]}: no such class. There are {there}.")
-    if wanted and len(wanted) > most:
+        listed = ", ".join([*names[:10], *(["..."] if names[10:] else [])])
+        raise UserError(f"--classes {unknown[0]}: no such class. The classes are {listed}.")
+    if len(wanted) > most:
         raise UserError(f"--classes: found {len(wanted)} names, expected at most {most}.")
-    return [classes.index(name) for name in wanted] if wanted else list(range(min(10, len(classes))))
+    return [names.index(name) for name in wanted]
 
 
 def titles(names):
-    """Class names as one reads them: the first English word of ImageNet-1K's wnids; other names as they are."""
+    """Class names as one reads them: the first English word of wnids, other names as they are."""
     if not is_wnids(names):
         return list(names)
     info = ImageNetInfo()
     known = set(info.label_names())
-    return [info.label_name_to_description(name).split(",")[0] if name in known else name for name in names]
+    return [info.label_name_to_description(name).split(",")[0] if name in known else name
+            for name in names]
 
 
-def of_class(distilled, label):
-    """{number: place in the set} of a class's images: the number in their file names (class000_id003.jpg), else their order."""
-    places = (distilled.labels == label).nonzero()[:, 0].tolist()
-    numbers = [_NUMBER.search(distilled.paths[place].stem) for place in places]
+def of_class(images, label):
+    """{number: index} of a class's images.
+
+    The number is the one in the file name (class000_id003.jpg), or else the place in the class.
+    """
+    indices = (images.labels == label).nonzero()[:, 0].tolist()
+    numbers = [_NUMBER.search(images.paths[index].stem) for index in indices]
     if all(numbers):
-        return {int(number[1]): place for number, place in zip(numbers, places, strict=True)}
-    return dict(enumerate(places))
+        return {int(number[1]): index for number, index in zip(numbers, indices, strict=True)}
+    return dict(enumerate(indices))
+
+
+def open_with_network(options):
+    """What figures of features start from: (sets, class names, network, device).
+
+    options: a class of report.options with sets, features and run.
+    """
+    distributed.set_threads(options.run.threads)
+    device = distributed.choose_device(options.run.device)
+    name = options.features.network
+    check_name(name)
+
+    sets = open_sets(dict(options.sets.runs), options.run.workers)
+    names, size = class_names(sets), next(iter(sets.values())).image_size
+    teachers = load_teachers([name], options.features.teacher_weights, names, device, size)
+    return sets, names, teachers[name], device
 
 
 @torch.no_grad()
-def penultimate(pixels, network, device):
-    """Penultimate features float32 [n, D] on the CPU, of uint8 [n, 3, S, S]. network: in eval mode, on device."""
-    return torch.cat([network.features(normalise(part.to(device))).cpu() for part in pixels.split(BATCH)])
+def features(images, indices, network, device, progress=None):
+    """Penultimate features of some images of a set, decoded a batch at a time.
 
-
-def features(distilled, places, network, device, workers, bar):
-    """Penultimate features float32 [n, D] of some images of a set, decoded a batch at a time."""
-    def one(place):
-        image = distilled.image(place)
-        bar.update(1)
-        return image
-
+    network: in eval mode, on device. Returns float32 [n, D] on the CPU.
+    """
     parts = []
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        for start in range(0, len(places), BATCH):
-            pixels = torch.stack(list(pool.map(one, places[start : start + BATCH])))
-            parts.append(penultimate(pixels, network, device))
+    for part in torch.as_tensor(indices).split(BATCH):
+        pixels = images.pixels(part, progress)
+        parts.append(network.features(normalise(pixels.to(device))).cpu())
     return torch.cat(parts)

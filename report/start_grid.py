@@ -4,83 +4,130 @@ from pathlib import Path
 
 import torch
 
-from data import datasets, images
-from report.sets import of_class
+from data.image_set import open_real
+from data.images import centre_crop, decode, save_grid, to_tensor
+from report.sets import choose_classes, class_names, of_class, open_sets, titles
 from utils.errors import UserError
 from utils.files import read_json
 
 
-def start_words(run):
-    """{image path relative to the run: words that say where it started from}, from recover's records. {} without records."""
-    found = {}
+def fig5(options):
+    """Draw figure 5, and say which sets it does not show the starts of. options: Fig5."""
+    runs = dict(options.sets.runs)
+    sets = open_sets(runs, workers=1)
+    names = class_names(sets)
+    labels = choose_classes(options.classes.classes, names, len(names))
+
+    rows, row_names, others = grid_rows(sets, runs, labels, options.slices.slices,
+                                        options.slices.train_dir)
+    for name in others:
+        print(f"note: {name} started from other images than those shown")
+    if not any(name.startswith("start ") for name in row_names):
+        print("note: no set's start images could be found again, so they are not shown")
+    save_grid(rows, options.sets.output, row_names, titles([names[label] for label in labels]))
+
+
+def start_origins(run):
+    """{image's path below the run folder: words that say where it started from}.
+
+    They come from recover's records; {} for a folder without records.
+    """
+    origins = {}
     for path in sorted((run / "units").glob("*.json")):
-        record = read_json(path, "recover")
-        start = record["start"]
-        words = start.values() if isinstance(start, dict) else start
-        found.update(zip(record["files"], words, strict=True))  # both in the order of the unit's images
-    return found
+        origins.update(read_json(path, "recover")["start"])
+    return origins
 
 
 class StartImages:
-    """Start images of a run, found again by recover's words: a file's path, or a number in a dataset that lies in memory.
+    """Start images of a run, found again by what recover noted.
 
-    run: the run folder. size: side in pixels. train_dir: where CIFAR lies. A start that was mirrored is shown as it was before.
+    A start is a file's path, or a number in a dataset that lies in memory. One that was mirrored is
+    shown as it was before. run: the run folder. size: side in pixels. train_dir: CIFAR's folder.
     """
 
     def __init__(self, run, size, train_dir=None):
-        self.words, self.size, self.train_dir = start_words(run), size, train_dir
+        self.origins, self.size, self.train_dir = start_origins(run), size, train_dir
         manifest = run / "images.json"
         content = read_json(manifest, "recover") if manifest.exists() else {}
         self.dataset = content.get("options", {}).get("dataset")
-        self.as_it_is = content.get("identity", {}).get("start_images") is not None  # --start-dir: images of the right size
+        # Images of --start-dir that had the right size were taken as they were.
+        self.as_it_is = content.get("identity", {}).get("start_images") is not None
         self._real = None
 
-    def image(self, relative_path):
-        """The start of an image, uint8 [3, size, size]; None where it cannot be found again (noise, mosaics, files moved away)."""
-        words = self.words.get(relative_path, "")
-        if words.startswith(f"{self.dataset} train image "):
+    def image(self, path):
+        """The start of an image, uint8 [3, size, size].
+
+        path: the image's, below the run folder. None where the start cannot be found again: noise,
+        mosaics, files that were moved.
+        """
+        origin = self.origins.get(path, "")
+        if origin.startswith(f"{self.dataset} train image "):
             if self._real is None:
-                self._real = datasets.open_images(self.dataset, "train", self.train_dir, self.size)
-            return self._real.centre(int(words.split()[-1]))
-        if not Path(words).is_absolute() or not Path(words).is_file():
+                self._real = open_real(self.dataset, "train", self.train_dir, self.size)
+            return self._real.image(int(origin.split()[-1]))
+
+        if not Path(origin).is_absolute() or not Path(origin).is_file():
             return None
-        image = images.decode(words)
-        if self.as_it_is and image.size == (self.size, self.size):
-            return images.to_tensor(image)
-        return images.centre_crop(image, self.size)
+        picture = decode(origin)
+        if self.as_it_is and picture.size == (self.size, self.size):
+            return to_tensor(picture)
+        return centre_crop(picture, self.size)
 
 
 def grid_rows(sets, runs, labels, numbers, train_dir=None):
-    """Rows of the figure: for each number the start images, then each set's image.
+    """Rows of the figure: for each number the start images, then each set's images.
 
-    sets: {name: DistilledImages}. runs: {name: run folder}. labels: class indices, a column each. numbers: which images of a
-    class (IPC slices). The starts are those of the first set whose starts can all be found again; no such set, no such row.
-    Returns (rows, list of uint8 [columns, 3, S, S]; their names; names of sets known to have started from other images).
+    sets: {name: ImageSet}. runs: {name: run folder}. labels: class indices, a column each. numbers:
+    which images of a class (IPC slices). The starts are those of the first set whose starts can all
+    be found again; without such a set there is no row of them.
+    Returns the rows, a list of uint8 [columns, 3, S, S]; their names; and the names of sets that
+    are known to have started from other images.
     """
-    places = {name: [of_class(distilled, label) for label in labels] for name, distilled in sets.items()}
     size = next(iter(sets.values())).image_size
     starts = {name: StartImages(runs[name], size, train_dir) for name in sets}
     rows, row_names, others = [], [], []
     for number in numbers:
-        columns = {name: _column(number, name, sets[name], places[name], labels) for name in sets}
-        paths = {name: [f"images/{sets[name].paths[place].as_posix()}" for place in columns[name]] for name in sets}
-        words = {name: [starts[name].words.get(path) for path in paths[name]] for name in sets}
-        for name in sets:
-            found = [starts[name].image(path) for path in paths[name]]
-            if all(image is not None for image in found):
-                rows.append(torch.stack(found))
-                row_names.append(f"start {number}")
-                others += [other for other in sets if None not in words[other] and words[other] != words[name]]
-                break
-        for name, distilled in sets.items():
-            rows.append(torch.stack([distilled.image(place) for place in columns[name]]))
+        columns = {name: _column(name, images, labels, number) for name, images in sets.items()}
+        paths = {name: [f"images/{images.names[index]}" for index in columns[name]]
+                 for name, images in sets.items()}
+
+        shown = _first_starts(starts, paths)
+        if shown is not None:
+            name, row = shown
+            rows.append(row)
+            row_names.append(f"start {number}")
+            others += _other_starts(starts, paths, name)
+
+        for name, images in sets.items():
+            rows.append(torch.stack([images.image(index) for index in columns[name]]))
             row_names.append(f"{name} {number}")
     return rows, row_names, list(dict.fromkeys(others))
 
 
-def _column(number, name, distilled, places, labels):
-    for label, own in zip(labels, places, strict=True):
-        if number not in own:
-            raise UserError(f"{name}: class {distilled.classes[label]} has no image number {number}. Give other --slices or "
-                            "--classes.")
-    return [own[number] for own in places]
+def _column(name, images, labels, number):
+    """Index of the image of this number in each class."""
+    indices = []
+    for label in labels:
+        numbered = of_class(images, label)
+        if number not in numbered:
+            raise UserError(f"{name}: class {images.classes[label]} has no image number {number}. "
+                            "Give other --slices or --classes.")
+        indices.append(numbered[number])
+    return indices
+
+
+def _first_starts(starts, paths):
+    """(set, its starts uint8 [columns, 3, S, S]) of the first set whose starts all exist."""
+    for name, start_images in starts.items():
+        images = [start_images.image(path) for path in paths[name]]
+        if all(image is not None for image in images):
+            return name, torch.stack(images)
+    return None
+
+
+def _other_starts(starts, paths, shown):
+    """Names of the sets whose starts are known and are not those of the set `shown`."""
+    origins = {name: [start_images.origins.get(path) for path in paths[name]]
+               for name, start_images in starts.items()}
+    return [name for name, column in origins.items()
+            if None not in column and column != origins[shown]]

@@ -1,4 +1,4 @@
-"""Whether measured numbers say what the paper's say: orderings of rows, and how sure a few seeds are of them."""
+"""Whether measured numbers agree with the paper's orderings, and how sure a few seeds make it."""
 
 import math
 import statistics
@@ -7,32 +7,36 @@ HOLDS, FAILS, UNSURE = "holds", "does not hold", "cannot be told"
 
 
 def spread(values):
-    """"97.6", or "97.6 ± 0.3" (standard deviation over seeds)."""
+    """"97.6", or "97.6 ± 0.3" with the standard deviation over seeds."""
     text = f"{statistics.mean(values):.1f}"
     return text if len(values) < 2 else f"{text} ± {statistics.stdev(values):.1f}"
 
 
 def standard_error(values):
-    """Of a mean over seeds: s / sqrt(n), s with n - 1; None for one seed."""
+    """Standard error of a mean over seeds: s / sqrt(n), s with n - 1; None for one seed."""
     return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
 def pooled_deviation(rows):
-    """The standard deviation over seeds, from all rows of a table together: a few seeds of a single row cannot tell theirs.
+    """The standard deviation over seeds from all rows of a table: a few seeds of one are too few.
 
-    rows: lists of numbers. sqrt(sum of squared deviations from each row's mean / sum of (n - 1)); None without repeated seeds.
+    rows: lists of numbers. sqrt(sum of squared deviations from each row's mean / sum of (n - 1));
+    None without repeated seeds.
     """
     freedom = sum(len(row) - 1 for row in rows)
     if freedom < 1:
         return None
-    return math.sqrt(sum((v - statistics.mean(row)) ** 2 for row in rows for v in row) / freedom)
+    squares = sum((v - statistics.mean(row)) ** 2 for row in rows for v in row)
+    return math.sqrt(squares / freedom)
 
 
 def verdict(higher, lower, deviation):
-    """(HOLDS, FAILS or UNSURE, difference, its standard error) of the claim that `higher` is above `lower`.
+    """Judge the claim that `higher` is above `lower`.
 
-    higher, lower: numbers over seeds. deviation: of one number over seeds, pooled; None: UNSURE. The error of the difference is
-    deviation * sqrt(1/n + 1/m); a difference counts from two of them.
+    higher, lower: numbers over seeds, n and m of them. deviation: standard deviation of one number
+    over seeds, pooled; None gives UNSURE.
+    Returns HOLDS, FAILS or UNSURE; the difference of the means; and its standard error, deviation *
+    sqrt(1/n + 1/m). A difference counts from two standard errors.
     """
     difference = statistics.mean(higher) - statistics.mean(lower)
     if deviation is None:
@@ -44,15 +48,19 @@ def verdict(higher, lower, deviation):
 
 
 def judge(claims, values, papers, titles):
-    """A dict per claim: higher, lower (titles), paper (difference there), difference, error, verdict.
+    """Judge each claim: a list of {"higher", "lower", "paper", "difference", "error", "verdict"}.
 
-    claims: Claims. values: {cell name: numbers over seeds}; claims about other cells are left out. papers, titles: by cell name.
+    higher and lower are titles, paper is the difference in the paper.
+    claims: objects whose higher and lower are names of cells; a claim about a cell without values
+    is left out. values: {cell: numbers over seeds}. papers, titles: {cell: the paper's number, its
+    title}.
     """
-    deviation, found = pooled_deviation(list(values.values())), []
+    deviation, judged = pooled_deviation(list(values.values())), []
     for claim in claims:
-        if claim.higher in values and claim.lower in values:
-            word, difference, error = verdict(values[claim.higher], values[claim.lower], deviation)
-            found.append({"higher": titles[claim.higher], "lower": titles[claim.lower],
-                          "paper": papers[claim.higher] - papers[claim.lower], "difference": difference, "error": error,
-                          "verdict": word})
-    return found
+        higher, lower = claim.higher, claim.lower
+        if higher in values and lower in values:
+            word, difference, error = verdict(values[higher], values[lower], deviation)
+            judged.append({"higher": titles[higher], "lower": titles[lower],
+                           "paper": papers[higher] - papers[lower], "difference": difference,
+                           "error": error, "verdict": word})
+    return judged

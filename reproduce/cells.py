@@ -1,4 +1,4 @@
-"""A cell of one of the paper's tables: which images, labels and student make it, what the paper reports, how it is named."""
+"""What a cell of one of the paper's tables is, and how cells are picked by words."""
 
 from dataclasses import dataclass, field
 
@@ -7,9 +7,10 @@ from utils.errors import UserError
 
 @dataclass(frozen=True)
 class Images:
-    """Distilled images: a run folder (IPC and seed are appended to its name) and recover's options.
+    """Distilled images: the name of a run folder and recover's options.
 
-    start: images of another method that these start from (--start-dir), made first.
+    IPC and seed are appended to the name. start: images of another method, made first, that these
+    start from.
     """
 
     name: str
@@ -19,7 +20,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Labels:
-    """Soft labels of some images: their folder's name and relabel's options."""
+    """Soft labels of some images: the name of their folder and relabel's options."""
 
     name: str
     options: dict = field(default_factory=dict)
@@ -27,7 +28,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Student:
-    """A student: its protocol's name, the net, and validate's options."""
+    """A student: the name of its protocol, its network, and validate's options."""
 
     name: str
     net: str = "resnet18"
@@ -38,10 +39,10 @@ class Student:
 class Cell:
     """One number of a table.
 
-    words: {kind: word}, what the cell is picked by, in the table's order of kinds. labels: None where the protocol needs no
-    labels folder. paper, std: what the paper reports in per cent, None for "-". note: what the sources leave unsaid. stands_for:
-    the paper's cell, where this one replaces it for a dataset that cannot make it.
-    Options are keyed by their long name with _ for -; a list is several values, True a bare flag.
+    words: {kind: word} that pick the cell, in the table's order of kinds. labels: None where the
+    protocol reads no labels folder. paper, std: what the paper reports in per cent, None for "-".
+    note: what the sources leave unsaid. stands_for: the paper's cell, where this one replaces it
+    for a dataset that cannot make it.
     """
 
     table: str
@@ -58,13 +59,22 @@ class Cell:
 
     @property
     def name(self):
-        """The words one picks it by, as one types them."""
+        """The words that pick the cell, as one types them."""
         return " ".join(self.words.values())
+
+    @property
+    def paper_words(self):
+        """The paper's number with the digits that the paper gives it, "–" where it has none."""
+        if self.paper is None:
+            return "–"
+        digits = 2 if self.words.get("panel", "schedule") != "schedule" else 1
+        std = "" if self.std is None else f" ± {self.std:.1f}"
+        return f"{self.paper:.{digits}f}{std}"
 
 
 @dataclass(frozen=True)
 class Claim:
-    """An ordering that the paper's numbers state: the cell named `higher` is above the cell named `lower`."""
+    """An ordering that the paper's numbers state: the cell `higher` is above the cell `lower`."""
 
     higher: str
     lower: str
@@ -72,7 +82,10 @@ class Claim:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the paper. ipc_can_change: whether its one IPC may be replaced (--ipc); claims: its orderings."""
+    """A table of the paper.
+
+    ipc_can_change: whether its one IPC may be replaced (--ipc). claims: its orderings.
+    """
 
     name: str
     caption: str
@@ -86,33 +99,35 @@ class Table:
 
 
 def pick(table, words):
-    """The cells of a table that fit all kinds of words given; words of one kind are alternatives (r18 r50). None: all cells.
+    """The cells of a table that fit the words. Without words these are all cells.
 
-    Raises UserError, listing the words there are, for an unknown word or words that no cell has together.
+    Words of one kind are alternatives ("r18 r50"). Raises UserError for an unknown word, and for
+    words that no cell has together.
     """
     kinds = {}
     for cell in table.cells:
         for kind, word in cell.words.items():
             kinds.setdefault(kind, {})[word] = True
-    known = "; ".join(f"{kind}: {', '.join(own)}" for kind, own in kinds.items())
+    known = "; ".join(f"{kind}: {', '.join(choices)}" for kind, choices in kinds.items())
+
     wanted = {}
     for word in words:
-        own = [kind for kind, theirs in kinds.items() if word in theirs]
-        if not own:
+        fitting = [kind for kind, choices in kinds.items() if word in choices]
+        if not fitting:
             raise UserError(f"{word!r}: {table.name} has no such word. It has {known}.")
-        for kind in own:
+        for kind in fitting:
             wanted.setdefault(kind, set()).add(word)
-    cells = [cell for cell in table.cells if all(cell.words.get(kind) in theirs for kind, theirs in wanted.items())]
+
+    cells = [cell for cell in table.cells
+             if all(cell.words.get(kind) in choices for kind, choices in wanted.items())]
     if not cells:
-        raise UserError(f"{' '.join(words)}: no cell of {table.name} has all of these words. It has {known}.")
+        raise UserError(f"{' '.join(words)}: no cell of {table.name} has all of these words. "
+                        f"It has {known}.")
     return cells
 
 
-def as_arguments(options):
-    """{"bn_teachers": ["a", "b"], "allow_short_classes": True} as --bn-teachers a b --allow-short-classes, a list of strings."""
-    arguments = []
-    for name, value in options.items():
-        arguments.append("--" + name.replace("_", "-"))
-        if value is not True:
-            arguments += [str(v) for v in value] if isinstance(value, (list, tuple)) else [str(value)]
-    return arguments
+def columns(rows):
+    """Rows of strings as lines whose columns are aligned."""
+    widths = [max(len(text) for text in column) for column in zip(*rows, strict=True)]
+    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows]

@@ -1,156 +1,187 @@
-"""The stages' commands that make a cell."""
+"""The commands of the stages that make a cell, and what each of them needs.
 
-import math
-from dataclasses import dataclass
+A command is {option: value}. What follows from it (which teachers it needs, in how many parts it
+can be done) is read from these options as the stage itself would fill them in. Imports no PyTorch.
+"""
+
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from models import pretrain
-from models.pretrain_args import get_args_parser as squeeze_parser
-from recover import data_synthesis
-from recover.args import get_args_parser as recover_parser
-from recover.settings import RANKED
-from relabel import generate_soft_label
-from relabel.args import get_args_parser as relabel_parser
-from reproduce.cells import as_arguments
+from models import pretrain_options
+from recover import options as recover_options
+from recover.presets import PRESETS as RECOVER_PRESETS
+from relabel import options as relabel_options
+from relabel.presets import PRESETS as RELABEL_PRESETS
+from reproduce import command_line
 from reproduce.sizes import ITERATION
-from reproduce.steps import command_line
-from validate import train_fkd
-from validate.args import get_args_parser as validate_parser
+from utils import options
+from validate import options as validate_options
+from validate.presets import PRESETS as VALIDATE_PRESETS
 
-ENTRIES = {"squeeze": pretrain, "recover": data_synthesis, "relabel": generate_soft_label, "validate": train_fkd}
+# stage: the module behind python -m, its options, their presets
+STAGES = {
+    "squeeze": ("models.pretrain", pretrain_options.Options, None),
+    "recover": ("recover.data_synthesis", recover_options.Options, RECOVER_PRESETS),
+    "relabel": ("relabel.generate_soft_label", relabel_options.Options, RELABEL_PRESETS),
+    "validate": ("validate.train_fkd", validate_options.Options, VALIDATE_PRESETS),
+}
 
 
 @dataclass(frozen=True)
 class Command:
-    """One command. stage: key of ENTRIES. arguments: tuple of strings. folder: what it fills (run, labels or student folder).
+    """One call of a stage.
 
-    title: for the banner and for timings.json; unique below an output folder.
+    stage: a key of STAGES. folder: what it fills (a teacher's, run, labels or student folder); each
+    folder has one command, so commands are equal when their folders are. title: for banners and
+    timings.json. options: {option: value}, keyed by long names with _ for -.
     """
 
     stage: str
-    arguments: tuple
     folder: Path
     title: str
+    options: dict = field(compare=False)
 
     @property
     def module(self):
         """The stage's entry, as after python -m."""
-        return ENTRIES[self.stage].__spec__.name
+        return STAGES[self.stage][0]
 
-    def line(self, share=(0, 1)):
-        """As one would type it in the project's root. share: (I, N), part I of N of the work."""
-        return command_line(self.module, self.arguments_of(share))
+    @property
+    def slug(self):
+        """The title as the name of a file."""
+        return self.title.replace(": ", ".").replace("/", ".")
 
-    def arguments_of(self, share):
-        """arguments for part I of N of the work: (I, N)."""
-        return [*self.arguments, *(["--shard", f"{share[0]}/{share[1]}"] if share[1] > 1 else [])]
+    @property
+    def arguments(self):
+        """The options as a list of strings for the stage's main()."""
+        return as_arguments(self.options)
+
+    def line(self):
+        """The command as one types it in the project's root."""
+        return command_line(self.module, self.arguments)
+
+    def parsed(self):
+        """The Options of the stage: given, the preset's, or default."""
+        return _parsed(self.stage, self.options)
+
+    def resolved(self):
+        """{option: value} of all options of the stage."""
+        return options.as_dict(self.parsed())
+
+
+def _parsed(stage, values):
+    _, kind, presets = STAGES[stage]
+    return options.from_values(kind, values, presets)
+
+
+def as_arguments(values):
+    """{"bn_teachers": ["a", "b"], "compile": True} as --bn-teachers a b --compile, in a list."""
+    arguments = []
+    for name, value in values.items():
+        arguments.append(options.flag(name))
+        if value is not True:
+            several = isinstance(value, (list, tuple))
+            arguments += [str(v) for v in value] if several else [str(value)]
+    return arguments
+
+
+# What a table needs
+
+def graph(cells, sizes):
+    """{command: tuple of the commands that it needs}, in the order in which one process runs them.
+
+    Commands that cells share are in it once.
+    """
+    needs = {}
+    for cell in cells:
+        for seed in sizes.seeds:
+            before = ()
+            for command in _chain(cell, sizes, seed):
+                networks = networks_needed(command.stage, command.resolved())
+                teachers = tuple(_squeeze(name, sizes) for name in networks
+                                 if sizes.trains_teachers)
+                needs |= {teacher: () for teacher in teachers}
+                needs.setdefault(command, (*before, *teachers))
+                before = (command,)
+    return needs
 
 
 def cell_commands(cell, sizes):
-    """The commands of a cell in the order in which they run, for all seeds; equal ones are there once."""
-    commands = [command for seed in sizes.seeds for command in _of_seed(cell, sizes, seed)]
-    return list(dict.fromkeys(commands))
+    """The commands of a cell for all seeds, without the training of teachers, each once."""
+    return list(dict.fromkeys(c for seed in sizes.seeds for c in _chain(cell, sizes, seed)))
 
 
-def squeeze(commands, sizes):
-    """The command that trains the teachers these commands need, or None where teachers are given or published."""
-    if sizes.dataset == "imagefolder" or sizes.teacher_weights is not None:
-        return None
-    names = list(dict.fromkeys(name for command in commands for name in nets(command)))
-    if not names:
-        return None
-    folder = Path(sizes.teachers)
-    arguments = as_arguments({"dataset": sizes.dataset, **_given(train_dir=sizes.train_dir, image_size=sizes.image_size),
-                              "teachers": names, "output_dir": folder, **_given(threads=sizes.threads)})
-    return Command("squeeze", tuple(arguments), folder, f"squeeze: {', '.join(names)}")
+def networks_needed(stage, o):
+    """Names of the teachers that a stage needs with the options {name: value}."""
+    if stage == "recover":
+        ranked = o["start"] in recover_options.RANKED
+        names = [o["ranker"] or o["primary_teacher"]] if ranked else []
+        if o["iteration"]:
+            draws = (o["decoupling"] != "single" or o["logit_teacher"] == "drawn"
+                     or o["selection"] == "in-turn")
+            names += [o["primary_teacher"], *(o["bn_teachers"] if draws else ())]
+    elif stage == "relabel":
+        names = o["teachers"][:1] if o["ensemble"] == "single" else o["teachers"]
+    else:
+        names = o["teachers"] if o["labels"] == "teacher" else []
+    return list(dict.fromkeys(names))
 
 
-def needs(cells, sizes):
-    """{command: commands that must be finished before it} for some cells, in the order in which one process runs them: teachers,
-    then cell by cell, equal commands once."""
-    chains = [_of_seed(cell, sizes, seed) for cell in cells for seed in sizes.seeds]
-    teachers = squeeze([command for chain in chains for command in chain], sizes)
-    found = {} if teachers is None else {teachers: ()}
-    for chain in chains:
-        for before, command in zip([None, *chain], chain, strict=False):
-            own = [] if before is None else [before]
-            found.setdefault(command, (*own, *([teachers] if teachers is not None and nets(command) else ())))
-    return found
-
-
-def shares(command, classes):
-    """In how many parts (--shard) a command's work can be done side by side; a student is one. classes: number of the dataset's."""
-    if command.stage == "squeeze":
-        return len(squeeze_parser().parse_args(command.arguments).teachers)
+def parts(command, most):
+    """In how many parts (--shard) a command's work is done side by side, at most `most`."""
+    o = command.resolved()
+    if command.stage == "recover":
+        # Where all of the work is to choose start images, each part would choose for itself.
+        only_chooses = o["start"] in recover_options.RANKED and not o["iteration"]
+        return 1 if only_chooses else most
     if command.stage == "relabel":
-        args = relabel_parser().parse_args(command.arguments)
-        return args.epochs if args.label_store == "files" else 1
-    if command.stage == "validate":
-        return 1
-    args = recover_parser().parse_args(command.arguments)
-    if args.iteration == 0 and args.start in RANKED:
-        return 1  # all of its work is to choose, and each part would choose for itself
-    units = math.ceil(args.ipc_end * classes / args.batch_size)
-    if args.batch_layout == "slice":
-        units = args.ipc_end * math.ceil(classes / args.batch_size)
-    return math.ceil(units / args.units_per_step)
+        return min(most, o["epochs"]) if o["label_store"] == "files" else 1
+    return 1
 
 
 def prepares(command):
-    """Whether a recover command looks at the training images before it optimises: to choose where it starts or to measure
-    statistics, which is kept. Of parts that start together each would do that anew."""
+    """Whether recover looks at the training images first, and keeps what it found for other parts.
+
+    It does so to choose start images and to measure statistics. Of parts that start together, each
+    would do it anew.
+    """
     if command.stage != "recover":
         return False
-    args = recover_parser().parse_args(command.arguments)
-    return args.start in RANKED or args.match == "convolution" or args.without_bn == "calibrated"
+    o = command.resolved()
+    return (o["start"] in recover_options.RANKED or o["match"] == "convolution"
+            or o["without_bn"] == "calibrated")
 
 
-def nets(command):
-    """Names of the teachers that a command needs."""
-    if command.stage == "recover":
-        args = recover_parser().parse_args(command.arguments)
-        names = [args.ranker or args.primary_teacher] if args.start in RANKED else []
-        if args.iteration:
-            pool = args.decoupling != "single" or args.logit_teacher == "drawn" or args.selection == "in-turn"
-            names += [args.primary_teacher, *(args.bn_teachers if pool else [])]
-        return names
-    if command.stage == "relabel":
-        args = relabel_parser().parse_args(command.arguments)
-        return args.teachers[:1] if args.ensemble == "single" else args.teachers
-    args = validate_parser().parse_args(command.arguments)
-    return args.teachers if args.labels == "teacher" else []
+# Folders
 
-
-def run_of(cell, sizes, seed=0):
+def run_folder(cell, sizes, seed=0):
     """The run folder of a cell's images."""
-    return _run_folder(cell.images, _ipc(cell, sizes), sizes, seed)
+    return _images_folder(cell.images, _ipc(cell, sizes), sizes, seed)
+
+
+def labels_folder(cell, sizes, seed):
+    """The folder of a cell's labels, beside its images."""
+    return run_folder(cell, sizes, seed) / f"labels_{cell.labels.name}"
 
 
 def student_folder(cell, sizes, seed):
     """students/NAME of a cell and seed."""
-    return run_of(cell, sizes, seed) / "students" / _student_name(cell, sizes, seed)
+    teacher = _online_teacher(cell, sizes)
+    name = "-".join([
+        *([cell.labels.name] if cell.labels else []), cell.student.name, cell.student.net,
+        *([f"by-{teacher}"] if teacher else []), f"seed{seed}"])
+    return run_folder(cell, sizes, seed) / "students" / name
 
 
-def labels_folder(cell, sizes, seed):
-    """The labels' folder of a cell and seed, beside its images."""
-    return run_of(cell, sizes, seed) / f"labels_{cell.labels.name}"
-
-
-def _ipc(cell, sizes):
-    """Images per class; Table 1's IPC is part of a cell's name and stays."""
-    return sizes.ipc if sizes.ipc is not None and "ipc" not in cell.words else cell.ipc
-
-
-def _run_folder(images, ipc, sizes, seed):
-    """Seed 0 is what images and labels have where only the student's seed varies, so its folder has no mark."""
+def _images_folder(images, ipc, sizes, seed):
+    """Seed 0 makes images and labels where only the student's seed varies: it leaves no mark."""
     mark = f"_seed{seed}" if sizes.full_seeds and seed else ""
     return sizes.output_dir / f"{images.name}_ipc{ipc}{mark}"
 
 
-def _student_name(cell, sizes, seed):
-    parts = [cell.labels.name] if cell.labels else []
-    teacher = _online_teacher(cell, sizes)
-    return "-".join([*parts, cell.student.name, cell.student.net, *([f"by-{teacher}"] if teacher else []), f"seed{seed}"])
+def _ipc(cell, sizes):
+    """Images per class. In Table 1 the IPC is part of a cell's name and cannot be replaced."""
+    return cell.ipc if sizes.ipc is None or "ipc" in cell.words else sizes.ipc
 
 
 def _online_teacher(cell, sizes):
@@ -160,51 +191,74 @@ def _online_teacher(cell, sizes):
     return cell.student.net if sizes.online_teacher == "student" else sizes.online_teacher
 
 
-def _of_seed(cell, sizes, seed):
-    """The commands of a cell for one seed of the student."""
-    ipc, run = _ipc(cell, sizes), run_of(cell, sizes, seed)
+# The commands of one cell and seed
+
+def _chain(cell, sizes, seed):
+    """The commands of a cell for one seed of the student; each needs the one before it."""
     images_seed = seed if sizes.full_seeds else 0
-    commands = _recover(cell.images, ipc, sizes, images_seed)
-    common = {"output_dir": run, **_given(threads=sizes.threads)}
-    weights = _given(teacher_weights=sizes.teachers)
-    epochs = _given(epochs=sizes.epochs)
+    commands = _recover(cell.images, _ipc(cell, sizes), sizes, images_seed)
     if cell.labels is not None:
-        folder = labels_folder(cell, sizes, seed)
-        options = {**cell.labels.options, **weights, **epochs, **common, "fkd_path": folder,
-                   **_given(label_store=sizes.label_store)}
-        if images_seed:
-            options["fkd_seed"] = 42 + images_seed
-        commands.append(_command("relabel", options, folder, sizes))
-    folder = student_folder(cell, sizes, seed)
-    options = {**cell.student.options, "student": cell.student.net, **_given(val_dir=sizes.val_dir), **epochs, **common,
-               "student_name": folder.name, "seed": seed}
-    if cell.labels is not None:
-        options["fkd_path"] = labels_folder(cell, sizes, seed)
-    if "teachers" in cell.student.options:
-        options |= {"teachers": [_online_teacher(cell, sizes) or cell.student.options["teachers"][0]], **weights}
-    commands.append(_command("validate", options, folder, sizes))
-    return commands
+        commands.append(_relabel(cell, sizes, seed, images_seed))
+    return [*commands, _validate(cell, sizes, seed)]
+
+
+def _squeeze(name, sizes):
+    """The command that trains one teacher."""
+    folder = Path(sizes.teachers)
+    values = {"dataset": sizes.dataset,
+              **_given(train_dir=sizes.train_dir, image_size=sizes.image_size),
+              "teachers": [name], "output_dir": folder, **_given(threads=sizes.threads)}
+    return Command("squeeze", folder / name, f"squeeze: {name}", values)
 
 
 def _recover(images, ipc, sizes, seed):
-    """The commands that make images, those they start from first."""
+    """The commands that make images; those that make the images they start from come first."""
     before = [] if images.start is None else _recover(images.start, ipc, sizes, seed)
-    run = _run_folder(images, ipc, sizes, seed)
-    options = {**images.options, "ipc_end": ipc, "dataset": sizes.dataset, "output_dir": run,
-               **_given(train_dir=sizes.train_dir, image_size=sizes.image_size, teacher_weights=sizes.teachers,
-                        threads=sizes.threads, units_per_step=sizes.units_per_step, seed=seed or None)}
+    folder = _images_folder(images, ipc, sizes, seed)
+
+    values = {**images.options, "ipc_end": ipc, "dataset": sizes.dataset, "output_dir": folder,
+              **_given(train_dir=sizes.train_dir, image_size=sizes.image_size,
+                       threads=sizes.threads, units_per_step=sizes.units_per_step,
+                       seed=seed or None)}
     if before:
-        options["start_dir"] = _run_folder(images.start, ipc, sizes, seed) / "images"
-    if sizes.iteration is not None:
-        full = recover_parser().parse_args(as_arguments(options)).iteration
-        if full:
-            options["iteration"] = max(1, round(full * sizes.iteration / ITERATION))
-    return [*before, _command("recover", options, run, sizes)]
+        values["start_dir"] = _images_folder(images.start, ipc, sizes, seed) / "images"
+
+    o = options.as_dict(_parsed("recover", values))
+    if networks_needed("recover", o):
+        values |= _given(teacher_weights=sizes.teachers)
+    if sizes.iteration is not None and o["iteration"]:
+        values["iteration"] = max(1, round(o["iteration"] * sizes.iteration / ITERATION))
+    return [*before, _command("recover", values, folder, sizes)]
 
 
-def _command(stage, options, folder, sizes):
-    return Command(stage, tuple(as_arguments(options)), folder, f"{stage}: {folder.relative_to(sizes.output_dir)}")
+def _relabel(cell, sizes, seed, images_seed):
+    folder = labels_folder(cell, sizes, seed)
+    values = {**cell.labels.options,
+              **_given(teacher_weights=sizes.teachers, epochs=sizes.epochs),
+              "output_dir": run_folder(cell, sizes, seed), **_given(threads=sizes.threads),
+              "fkd_path": folder, **_given(label_store=sizes.label_store)}
+    if images_seed:
+        values["fkd_seed"] = 42 + images_seed
+    return _command("relabel", values, folder, sizes)
 
 
-def _given(**options):
-    return {name: value for name, value in options.items() if value is not None}
+def _validate(cell, sizes, seed):
+    folder, protocol = student_folder(cell, sizes, seed), cell.student.options
+    values = {**protocol, "student": cell.student.net,
+              **_given(val_dir=sizes.val_dir, epochs=sizes.epochs),
+              "output_dir": run_folder(cell, sizes, seed), **_given(threads=sizes.threads),
+              "student_name": folder.name, "seed": seed}
+    if cell.labels is not None:
+        values["fkd_path"] = labels_folder(cell, sizes, seed)
+    if "teachers" in protocol:
+        values["teachers"] = [_online_teacher(cell, sizes) or protocol["teachers"][0]]
+        values |= _given(teacher_weights=sizes.teachers)
+    return _command("validate", values, folder, sizes)
+
+
+def _command(stage, values, folder, sizes):
+    return Command(stage, folder, f"{stage}: {folder.relative_to(sizes.output_dir)}", values)
+
+
+def _given(**values):
+    return {name: value for name, value in values.items() if value is not None}

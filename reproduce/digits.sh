@@ -1,21 +1,22 @@
 #!/bin/sh
-# The paper's Tables 2 and 3 on digits, with errors over seeds and a verdict per ordering.      sh digits.sh [table2] [table3]
-# Below an hour on 2 cores. CSV_DIR=results/measured keeps the numbers that EXPERIMENTS.md shows.
-ROOT=$(cd "$(dirname "$0")/.." && pwd)                                  # the project's root
-SEEDS=${SEEDS:-0 1 2}                                                   # of images, labels and student together
-IPC=${IPC:-}                                                            # images per class; empty: Table 2 10, Table 3 5
-ITERATION=${ITERATION:-100}                                             # steps of the longest slices
-EPOCHS=${EPOCHS:-}                                                      # of labels and students; empty: Table 2 50, Table 3 60
-OUTPUT_DIR=${OUTPUT_DIR:-$ROOT/results/digits_lab}                      # run folders, report.md, digits_lab.png
-CSV_DIR=${CSV_DIR:-$OUTPUT_DIR}                                         # digits_table2.csv, digits_table3.csv
-NGPU=${NGPU:-1}                                                         # each runs one row, part of a row or seed at a time
-THREADS=${THREADS:-}                                                    # of the CPU, for each of the NGPU
+# The paper's Tables 2 and 3 on digits, with errors over seeds and a verdict per ordering.
+#     sh digits.sh [table2] [table3]
+# Below an hour on 2 cores. CSV_DIR=results/measured keeps the numbers that docs/results.md shows.
+ROOT=$(cd "$(dirname "$0")/.." && pwd)             # the project's root
+SEEDS=${SEEDS:-0 1 2}                              # of images, labels and student together
+IPC=${IPC:-}                                       # images per class; empty: Table 2 10, Table 3 5
+ITERATION=${ITERATION:-100}                        # steps of the longest slices
+EPOCHS=${EPOCHS:-}                                 # likewise; empty: Table 2 50, Table 3 60
+OUTPUT_DIR=${OUTPUT_DIR:-$ROOT/results/digits_lab} # run folders, report.md, digits_lab.png
+CSV_DIR=${CSV_DIR:-$OUTPUT_DIR}                    # digits_table2.csv, digits_table3.csv
+THREADS=${THREADS:-}                               # of the CPU
 # ---- nothing to edit below ----
 set -eu
 export CALLER_DIR="${CALLER_DIR:-$PWD}"
 cd "$ROOT"
 . ./utils/launch.sh
-PROCESSES=$NGPU NGPU=1
+NGPU=1
 # shellcheck disable=SC2086 # the seeds are a list of numbers
-launch reproduce.digits_lab --seeds $SEEDS --iteration "$ITERATION" --output-dir "$OUTPUT_DIR" --csv-dir "$CSV_DIR" --ngpu "$PROCESSES" \
-    ${IPC:+--ipc "$IPC"} ${EPOCHS:+--epochs "$EPOCHS"} ${THREADS:+--threads "$THREADS"} "$@"
+launch reproduce.digits_lab --seeds $SEEDS --iteration "$ITERATION" --output-dir "$OUTPUT_DIR" \
+    --csv-dir "$CSV_DIR" ${IPC:+--ipc "$IPC"} ${EPOCHS:+--epochs "$EPOCHS"} \
+    ${THREADS:+--threads "$THREADS"} "$@"

@@ -1,21 +1,24 @@
-"""What the digits laboratory measured, in words: rows with standard errors, a verdict per ordering of the paper, a picture."""
+"""What the digits laboratory measured: rows with standard errors, a verdict per ordering of the
+paper, and a picture."""
 
 import csv
 import statistics
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from report.verdicts import (
+    FAILS,
+    HOLDS,
+    UNSURE,
+    judge,
+    pooled_deviation,
+    standard_error,
+)
+from utils.files import write_bytes, written_whole
 
-from report.verdicts import FAILS, HOLDS, UNSURE, judge, pooled_deviation, standard_error
-from reproduce import table2, table3
-from utils.files import written_whole
-
-TABLES = {module.TABLE.name: module.TABLE for module in (table2, table3)}
 COLUMNS = ("row", "seed", "ipc", "iteration", "epochs", "best_top1", "last_top1")
 
 
 def write_csv(lines, path):
-    """A line per row and seed. lines: dicts with COLUMNS."""
+    """Write a line per row and seed. lines: dicts with COLUMNS."""
     with written_whole(path) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -23,43 +26,57 @@ def write_csv(lines, path):
 
 
 def read_csv(path):
-    """What write_csv wrote, numbers as numbers."""
+    """The lines that write_csv wrote, with numbers as numbers."""
+    def value(name, text):
+        return text if name == "row" else float(text) if "top1" in name else int(text)
+
     with open(path, newline="") as file:
-        return [{name: text if name == "row" else float(text) if "top1" in name else int(text) for name, text in line.items()}
+        return [{name: value(name, text) for name, text in line.items()}
                 for line in csv.DictReader(file)]
 
 
-def by_row(lines):
-    """{row: best top-1 per seed}, in the order of the lines."""
-    values = {}
-    for line in lines:
-        values.setdefault(line["row"], []).append(line["best_top1"])
-    return values
+def write_report(tables, measured, folder):
+    """Write digits_lab.png and report.md into `folder`, and print the text.
+
+    tables: {name: Table}. measured: {name: lines}.
+    """
+    draw(tables, measured, folder / "digits_lab.png")
+    sections = [f"## {name}: {sizes_words(lines)}\n\n{markdown(tables[name], lines)}"
+                for name, lines in measured.items()]
+    text = "\n\n".join(sections)
+    report = folder / "report.md"
+    page = f"# Tables 2 and 3 on digits\n\n{text}\n\n![rows](digits_lab.png)\n"
+    write_bytes(report, page.encode())
+    print(f"\n{text}\n\nReport: {report}", flush=True)
 
 
 def sizes_words(lines):
-    """"IPC 10, 100 steps, 50 epochs, 3 seeds"."""
-    one = {name: sorted({line[name] for line in lines}) for name in ("ipc", "iteration", "epochs")}
-    seeds = len({line["seed"] for line in lines})
-    return (f"IPC {_either(one['ipc'])}, {_either(one['iteration'])} steps, {_either(one['epochs'])} epochs, {seeds} "
-            f"seed{'s' if seeds != 1 else ''} of images, labels and student")
+    """"IPC 10, 100 steps, 50 epochs, 3 seeds of images, labels and student"."""
+    ipc, steps, epochs, seeds = (sorted({line[name] for line in lines})
+                                 for name in ("ipc", "iteration", "epochs", "seed"))
+    ipc, steps, epochs = (" or ".join(map(str, values)) for values in (ipc, steps, epochs))
+    return (f"IPC {ipc}, {steps} steps, {epochs} epochs, "
+            f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'} of images, labels and student")
 
 
-def _either(values):
-    return " or ".join(map(str, values))
-
-
-def markdown(name, lines):
+def markdown(table, lines):
     """The rows of a table and its verdicts, as Markdown."""
-    table, values = TABLES[name], by_row(lines)
-    text = ["| row | the paper, ImageNet-1K | digits, mean ± standard error | last epoch |", "|---|---|---|---|"]
-    last = {}
-    for line in lines:
-        last.setdefault(line["row"], []).append(line["last_top1"])
-    for row, numbers in values.items():
+    best, last = by_row(lines, "best_top1"), by_row(lines, "last_top1")
+    text = ["| row | the paper, ImageNet-1K | digits, mean ± standard error | last epoch |",
+            "|---|---|---|---|"]
+    for row in best:
         cell = table.cell(row)
-        text.append(f"| {_label(cell)} | {cell.paper:g} | {_with_error(numbers)} | {_with_error(last[row])} |")
-    return "\n".join([*text, "", *verdict_lines(name, lines)])
+        text.append(f"| {_label(cell)} | {cell.paper:g} | {_with_error(best[row])} "
+                    f"| {_with_error(last[row])} |")
+    return "\n".join([*text, "", *verdict_lines(table, best)])
+
+
+def by_row(lines, column):
+    """{row: numbers of a column, one per seed}, in the order of the lines."""
+    values = {}
+    for line in lines:
+        values.setdefault(line["row"], []).append(line[column])
+    return values
 
 
 def _label(cell):
@@ -71,43 +88,55 @@ def _with_error(numbers):
     return f"{statistics.mean(numbers):.1f}" + ("" if error is None else f" ± {error:.1f}")
 
 
-def verdict_lines(name, lines):
-    """A line per ordering of the paper, and how many hold."""
-    table, values = TABLES[name], by_row(lines)
-    found = judge(table.claims, values, {c.name: c.paper for c in table.cells}, {c.name: _label(c) for c in table.cells})
+def verdict_lines(table, values):
+    """How many of the paper's orderings hold, and a line for each. values: {row: top-1 per seed}"""
+    verdicts = judge(table.claims, values, {cell.name: cell.paper for cell in table.cells},
+                     {cell.name: _label(cell) for cell in table.cells})
+    counts = ", ".join(
+        f"{sum(v['verdict'] == word for v in verdicts)} {plural}"
+        for word, plural in ((HOLDS, "hold"), (FAILS, "do not hold"), (UNSURE, "cannot be told")))
+
     deviation = pooled_deviation(list(values.values()))
-    counts = ", ".join(f"{sum(f['verdict'] == word for f in found)} {plural}" for word, plural in
-                       ((HOLDS, "hold"), (FAILS, "do not hold"), (UNSURE, "cannot be told")))
+    head = f"Of the paper's {len(verdicts)} orderings: {counts}"
     if deviation is None:
-        head = f"Of the paper's {len(found)} orderings: {counts} (one seed tells nothing)."
+        head += " (one seed tells nothing)."
     else:
-        head = (f"Of the paper's {len(found)} orderings: {counts}. A difference counts from two standard errors of it; one run's "
-                f"standard deviation over seeds is {deviation:.1f} points, from all rows together. That leaves out what the choice "
-                "of 500 test digits and of one set of teachers adds, and by chance alone about one ordering in twenty would seem "
-                "clear.")
-    return [head, ""] + [_verdict_line(f) for f in found]
+        head += (
+            ". A difference counts from two standard errors of it; one run's standard deviation "
+            f"over seeds is {deviation:.1f} points, from all rows together. That leaves out what "
+            "the choice of 500 test digits and of one set of teachers adds, and by chance alone "
+            "about one ordering in twenty would seem clear.")
+    return [head, "", *map(_verdict_line, verdicts)]
 
 
-def _verdict_line(found):
-    error = "" if found["error"] is None else f" ± {found['error']:.1f}"
-    return (f"- {found['verdict']}: {found['higher']} above {found['lower']} (the paper {found['paper']:+.1f}, here "
-            f"{found['difference']:+.1f}{error})")
+def _verdict_line(verdict):
+    error = "" if verdict["error"] is None else f" ± {verdict['error']:.1f}"
+    return (f"- {verdict['verdict']}: {verdict['higher']} above {verdict['lower']} (the paper "
+            f"{verdict['paper']:+.1f}, here {verdict['difference']:+.1f}{error})")
 
 
-def draw(measured, path):
-    """A panel per table: mean ± standard error of each row. measured: {table: lines}."""
-    rows = max(len(by_row(lines)) for lines in measured.values())
-    figure = Figure(figsize=(6.5 * len(measured), 1.2 + 0.28 * rows), layout="constrained")
+def draw(tables, measured, path):
+    """Draw a panel per table: mean ± standard error of each row, and the seeds."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    values = {name: by_row(lines, "best_top1") for name, lines in measured.items()}
+    height = 1.2 + 0.28 * max(map(len, values.values()))
+    figure = Figure(figsize=(6.5 * len(measured), height), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, (name, lines) in zip(figure.subplots(1, len(measured), squeeze=False)[0], measured.items(), strict=True):
-        values = by_row(lines)
-        heights = range(len(values), 0, -1)
-        means = [statistics.mean(numbers) for numbers in values.values()]
-        axes.errorbar(means, heights, xerr=[standard_error(n) or 0 for n in values.values()], fmt="o", capsize=3)
-        for height, numbers in zip(heights, values.values(), strict=True):
-            axes.plot(numbers, [height] * len(numbers), "|", color="tab:gray", alpha=0.6)
-        axes.set_yticks(list(heights), [_label(TABLES[name].cell(row)) for row in values], fontsize=8)
-        axes.set_xlabel("top-1 on the test digits (%): mean ± standard error; bars: seeds", fontsize=8)
+
+    panels = figure.subplots(1, len(measured), squeeze=False)[0]
+    for axes, (name, lines) in zip(panels, measured.items(), strict=True):
+        rows = values[name]
+        heights = range(len(rows), 0, -1)
+        axes.errorbar([statistics.mean(numbers) for numbers in rows.values()], heights,
+                      xerr=[standard_error(numbers) or 0 for numbers in rows.values()],
+                      fmt="o", capsize=3)
+        for y, numbers in zip(heights, rows.values(), strict=True):
+            axes.plot(numbers, [y] * len(numbers), "|", color="tab:gray", alpha=0.6)
+        axes.set_yticks(list(heights), [_label(tables[name].cell(row)) for row in rows], fontsize=8)
+        axes.set_xlabel("top-1 on the test digits (%): mean ± standard error; bars: seeds",
+                        fontsize=8)
         axes.set_title(f"{name}: {sizes_words(lines)}", fontsize=8)
         axes.grid(alpha=0.3)
     with written_whole(path) as temporary:

@@ -1,4 +1,4 @@
-"""What finished cells say: top-1 over seeds, hours, as text and as CSV."""
+"""What finished cells say: top-1 over seeds and hours, as text and as CSV."""
 
 import csv
 import re
@@ -7,20 +7,22 @@ from dataclasses import dataclass, field, replace
 
 from report.verdicts import spread
 from reproduce import commands
+from reproduce.cells import columns
 from reproduce.departures import departures
-from utils.files import read_json, written_whole
+from utils.files import read_json, write_bytes, written_whole
 
-COLUMNS = ("table", "cell", "row", "paper", "paper_std", "ours", "ours_std", "seeds", "seeds_of", "best_per_seed", "last",
-           "last_std", "hours", "device", "departures")
+COLUMNS = ("table", "cell", "row", "paper", "paper_std", "ours", "ours_std", "seeds", "seeds_of",
+           "best_per_seed", "last", "last_std", "hours", "device", "departures")
+_SEED = re.compile(r"seed(\d+)")
 
 
 @dataclass
 class Outcome:
-    """A cell's finished students. best, last: top-1 per seed, in per cent.
+    """The finished students of a cell.
 
-    hours: processes that worked side by side are added up; of images, labels and students, without what choosing start images
-    and measuring statistics took.
-    departures: words on what was not as in the paper.
+    best, last: top-1 per seed, in per cent. hours: of images, labels and students, where processes
+    that worked side by side are added up; choosing start images and measuring statistics is not in
+    it. departures: words on what was not as in the paper.
     """
 
     best: list = field(default_factory=list)
@@ -30,98 +32,124 @@ class Outcome:
     departures: list = field(default_factory=list)
 
 
-def finished_seeds(cell, sizes):
-    """Seeds of the cell's finished students: those asked for, and any others that lie there."""
-    pattern = re.compile(r"seed(\d+)")
-    student = commands.student_folder(cell, sizes, 0)
-    if sizes.full_seeds:
-        runs = commands.run_of(cell, sizes, 0)
-        found = [pattern.search(path.name.removeprefix(runs.name)) for path in runs.parent.glob(f"{runs.name}_seed*")]
-    else:
-        prefix = student.name.removesuffix("seed0")
-        found = [pattern.fullmatch(path.name.removeprefix(prefix)) for path in student.parent.glob(f"{prefix}seed*")]
-    seeds = {int(match[1]) for match in found if match} | set(sizes.seeds) | {0}
-    return [seed for seed in sorted(seeds) if (commands.student_folder(cell, sizes, seed) / "result.json").exists()]
-
-
-def outcome(cell, sizes):
-    """Read a cell's results from its run folders; an Outcome without seeds when no student is finished."""
-    found, made = Outcome(), {}
-    timings = sizes.output_dir / "timings.json"
-    timings = read_json(timings, "the table scripts") if timings.exists() else {}
+def read_outcome(cell, sizes):
+    """The Outcome of a cell from its run folders; without seeds where no student is finished."""
+    outcome, seconds = Outcome(), 0.0
     seeds = finished_seeds(cell, sizes)
     for seed in seeds:
-        path = commands.student_folder(cell, sizes, seed) / "result.json"
-        result = read_json(path, "validate")
-        found.best.append(result["best"]["top1"])
-        found.last.append(result["last"]["top1"])
-        found.device = result["device"]
-        made[path] = result["seconds"]
-        found.departures += [words for words in departures(cell, sizes, seed) if words not in found.departures]
-    for command in commands.cell_commands(cell, replace(sizes, seeds=tuple(seeds))) if seeds else ():
+        result = read_json(commands.student_folder(cell, sizes, seed) / "result.json", "validate")
+        outcome.best.append(result["best"]["top1"])
+        outcome.last.append(result["last"]["top1"])
+        outcome.device = result["device"]
+        seconds += result["seconds"]
+        outcome.departures += departures(cell, sizes, seed)
+    outcome.departures = list(dict.fromkeys(outcome.departures))
+
+    for command in commands.cell_commands(cell, replace(sizes, seeds=tuple(seeds))):
         if command.stage == "recover":
-            made[command.folder] = recover_seconds(command.folder)
+            seconds += recover_seconds(command.folder)
         elif command.stage == "relabel":
-            made[command.folder] = timings.get(command.title, {}).get("seconds", 0.0)
-    found.hours = sum(made.values()) / 3600
-    return found
+            seconds += relabel_seconds(command, sizes)
+    outcome.hours = seconds / 3600
+    return outcome
+
+
+def finished_seeds(cell, sizes):
+    """Seeds of the cell's finished students: those asked for, and all others in its folders."""
+    student = commands.student_folder(cell, sizes, 0)
+    if sizes.full_seeds:
+        run = commands.run_folder(cell, sizes)
+        names = [path.name.removeprefix(f"{run.name}_")
+                 for path in run.parent.glob(f"{run.name}_seed*")]
+    else:
+        prefix = student.name.removesuffix("seed0")
+        names = [path.name.removeprefix(prefix) for path in student.parent.glob(f"{prefix}seed*")]
+
+    others = {int(match[1]) for match in map(_SEED.fullmatch, names) if match}
+    return [seed for seed in sorted(others | {0, *sizes.seeds})
+            if (commands.student_folder(cell, sizes, seed) / "result.json").exists()]
 
 
 def recover_seconds(run):
-    """Seconds of one process that recover spent on a run folder, from its records. Units that shared forwards share a clock."""
+    """Seconds that recover spent on a run folder, from its records.
+
+    Units that shared forwards share a clock, which counts once.
+    """
     groups = {}
     for path in sorted((run / "units").glob("*.json")):
         record = read_json(path, "recover")
         if "seconds" in record:
-            key = tuple(record.get("units_together") or [path.stem])
-            groups[key] = max(groups.get(key, 0.0), record["seconds"])
+            group = tuple(record.get("units_together") or [path.stem])
+            groups[group] = max(groups.get(group, 0.0), record["seconds"])
     return sum(groups.values())
 
 
-def paper_words(cell):
-    """The paper's number as it stands there, "–" where it has none."""
-    if cell.paper is None:
-        return "–"
-    digits = 2 if cell.words.get("panel", "schedule") != "schedule" else 1
-    return f"{cell.paper:.{digits}f}" + ("" if cell.std is None else f" ± {cell.std:.1f}")
+def relabel_seconds(command, sizes):
+    """Seconds of a relabel command: a table script's timings, or those of Snakemake's jobs."""
+    timings = sizes.output_dir / "timings.json"
+    if timings.exists():
+        step = read_json(timings, "the table scripts").get(command.title)
+        if step:
+            return step["seconds"]
+    total = 0.0
+    for path in sizes.output_dir.glob(f"snakemake/{command.slug}.*.tsv"):
+        total += float(path.read_text().splitlines()[1].split("\t")[0])
+    return total
 
 
-def hours_words(found):
-    """"1.3 GPU-hours", or hours on the CPU."""
-    number = f"{found.hours:.2f}" if found.hours < 1 else f"{found.hours:.1f}"
-    return f"{number} {'CPU' if found.device == 'cpu' else 'GPU'}-hours"
+def collect(request):
+    """Write TABLE.csv and TABLE.txt into the output folder, and print the text."""
+    sizes, table = request.sizes, request.table
+    path = write_csv(request)
+    text = "\n".join([f"{table.caption}; top-1 %", *lines(request.cells, sizes)])
+    if not sizes.as_paper:
+        text += ("\nThe paper's numbers are for ImageNet-1K at full size; these runs: "
+                 f"{sizes.words()}.")
+    write_bytes(path.with_suffix(".txt"), f"{text}\n".encode())
+    print(f"\n{text}\nWork that cells share is counted in each of them. All columns: {path}",
+          flush=True)
 
 
 def lines(cells, sizes):
-    """Paper's number beside ours, a line per cell."""
+    """The paper's number beside ours, a line per cell that has one of ours."""
     rows = [("cell", "paper", "ours (best)", "last", "seeds", "cost", "")]
     for cell in cells:
-        found = outcome(cell, sizes)
-        ours = ("not run", "", "", "", "")
-        if found.best:
-            ours = (spread(found.best), spread(found.last), str(len(found.best)), hours_words(found),
-                    "not at the paper's sizes" if found.departures else "")
-        rows.append((cell.name, paper_words(cell), *ours))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        outcome = read_outcome(cell, sizes)
+        if outcome.best:
+            rows.append((cell.name, cell.paper_words, spread(outcome.best), spread(outcome.last),
+                         str(len(outcome.best)), hours_words(outcome),
+                         "not as in the paper" if outcome.departures else ""))
+    return columns(rows)
 
 
-def write_csv(table, sizes):
-    """OUTPUT_DIR/NAME.csv with every cell of a table; those not run have no numbers of ours. Returns its path."""
-    path = sizes.output_dir / f"{table.name}.csv"
+def hours_words(outcome):
+    """"1.3 GPU-hours", or hours on the CPU."""
+    number = f"{outcome.hours:.2f}" if outcome.hours < 1 else f"{outcome.hours:.1f}"
+    return f"{number} {'CPU' if outcome.device == 'cpu' else 'GPU'}-hours"
+
+
+def write_csv(request):
+    """Write TABLE.csv with a line per cell of the table that has a finished student.
+
+    Returns its path.
+    """
+    path = request.sizes.output_dir / f"{request.table.name}.csv"
     with written_whole(path) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-        for cell in table.cells:
-            writer.writerow(_row(cell, outcome(cell, sizes), sizes))
+        for cell in request.table.cells:
+            outcome = read_outcome(cell, request.sizes)
+            if outcome.best:
+                writer.writerow(_row(cell, outcome, request.sizes))
     return path
 
 
-def _row(cell, found, sizes):
-    head = [cell.table, cell.name, cell.title, *("" if v is None else v for v in (cell.paper, cell.std))]
-    if not found.best:
-        return [*head, "not run", "", 0, *[""] * (len(COLUMNS) - 8)]
-    deviation = [f"{statistics.stdev(v):.3f}" if len(v) > 1 else "" for v in (found.best, found.last)]
-    return [*head, f"{statistics.mean(found.best):.3f}", deviation[0], len(found.best),
-            "all stages" if sizes.full_seeds else "student", " ".join(f"{v:.2f}" for v in found.best),
-            f"{statistics.mean(found.last):.3f}", deviation[1], f"{found.hours:.4f}", found.device, "; ".join(found.departures)]
+def _row(cell, outcome, sizes):
+    paper = ["" if value is None else value for value in (cell.paper, cell.std)]
+    mean = [f"{statistics.mean(values):.3f}" for values in (outcome.best, outcome.last)]
+    deviation = [f"{statistics.stdev(values):.3f}" if len(values) > 1 else ""
+                 for values in (outcome.best, outcome.last)]
+    return [cell.table, cell.name, cell.title, *paper, mean[0], deviation[0], len(outcome.best),
+            "all stages" if sizes.full_seeds else "student",
+            " ".join(f"{value:.2f}" for value in outcome.best), mean[1], deviation[1],
+            f"{outcome.hours:.4f}", outcome.device, "; ".join(outcome.departures)]

@@ -1,118 +1,105 @@
-"""Options of the table runs: where data lies, and how large the runs are. As in the paper, or smaller where one says so."""
+"""Options of the table runs: where the data is, and how large the runs are. Imports no PyTorch."""
 
-import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data import datasets
-from models.teachers import weights_folder
-from reproduce.steps import ROOT
+from data.names import DATASETS
+from reproduce import ROOT
 from utils import options
+from utils.options import option
 
 ITERATION = 4000  # the steps that --iteration replaces; methods with fewer (EDC: 1000) scale alike
-# Without a GPU in minutes. units_per_step: units of ten digits share a forward.
-SMALL = {"digits": {"iteration": 100, "epochs": 20, "ipc": {"table2": 10, "table3": 5}, "units_per_step": 10}}
+
+# What runs in minutes without a GPU. units_per_step: units of ten digits share a forward.
+DIGITS = {"iteration": 100, "epochs": 20, "units_per_step": 10}
+DIGITS_IPC = {"table2": 10, "table3": 5}
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a table run is told beside its cells.
+    """What the runs of a table are told beside its cells.
 
-    seeds: of the student; full_seeds: of images and labels as well. None: as the paper (iteration 4000, 300 epochs of soft and 90
-    of hard labels, the table's own IPC), or as the dataset's other defaults.
+    None means: as in the paper (4000 steps, 300 epochs of soft and 90 of hard labels, the table's
+    own IPC), or as the stage has it by default.
     """
 
-    output_dir: Path
-    dataset: str = "imagefolder"
-    train_dir: Path | None = None
-    val_dir: Path | None = None
-    teacher_weights: str | None = None
-    image_size: int | None = None
-    iteration: int | None = None
-    epochs: int | None = None
-    ipc: int | None = None
-    seeds: tuple = (0, 1, 2)
-    full_seeds: bool = False
-    online_teacher: str | None = None
-    label_store: str | None = None
-    units_per_step: int | None = None
-    ngpu: int = 1
-    threads: int | None = None
+    dataset: str = option("imagefolder", "digits needs no folder and no weights", group="data",
+                          choices=DATASETS)
+    train_dir: Path | None = option(None, "real training images", group="data", type=options.path)
+    val_dir: Path | None = option(None, "real test images", group="data", type=options.path)
+    teacher_weights: str | None = option(
+        None, "weights name or folder, for all stages (default: each method's own; other data than "
+        "image folders: teachers are trained first)", group="data")
+    image_size: int | None = option(
+        None, "side in pixels (default: 224, or 32 for CIFAR and digits)", group="data",
+        type=options.positive_int)
+    output_dir: Path | None = option(
+        None, "folder of the run folders (default: results/tables, for other data "
+        "results/tables_NAME)", group="data", type=options.path)
+
+    iteration: int | None = option(
+        None, f"replaces {ITERATION} steps; other methods' steps scale in proportion (digits: "
+        f"{DIGITS['iteration']})", group="size", type=options.positive_int)
+    epochs: int | None = option(
+        None, f"replaces 300 epochs, and the 90 of Table 2 (digits: {DIGITS['epochs']})",
+        group="size", type=options.positive_int)
+    ipc: int | None = option(
+        None, "replaces the IPC of Table 2 (1300) and Table 3 (10) (digits: 10 and 5)",
+        group="size", type=options.positive_int)
+    seeds: tuple = option((0, 1, 2), "of the student", group="size", type=options.count, nargs="+")
+    full_seeds: int = option(0, "1: the seeds are of images and labels too", group="size",
+                             type=int, choices=(0, 1))
+
+    online_teacher: str | None = option(
+        None, "teacher of the rows that are labelled online (DELT's, RDED's): a network, or "
+        "student: the student's own (default: resnet18)", metavar="NAME")
+    label_store: str | None = option(
+        None, "none: store no soft labels, make them again in validate (default: files, 60 GB at "
+        "IPC 100)", choices=("files", "none"))
+    units_per_step: int | None = option(
+        None, "units that share a forward in recover (digits: 10)", type=options.positive_int)
+    threads: int | None = option(None, "CPU threads of PyTorch (default: its choice)",
+                                 type=options.positive_int)
+
+    @property
+    def trains_teachers(self):
+        """Whether teachers are trained first: none are given, and none are published."""
+        return self.teacher_weights is None and self.dataset != "imagefolder"
 
     @property
     def teachers(self):
-        """Where teachers are: what was given, or those that are trained first where none are published."""
-        if self.teacher_weights is not None or self.dataset == "imagefolder":
-            return self.teacher_weights
-        return str(self.output_dir / "teachers")
+        """The folder or the name of the teachers' weights; None: each method's own."""
+        return str(self.output_dir / "teachers") if self.trains_teachers else self.teacher_weights
 
     @property
     def as_paper(self):
         """Whether cells are made with the paper's sizes."""
-        return self.dataset == "imagefolder" and not any((self.iteration, self.epochs, self.ipc, self.image_size))
+        smaller = (self.iteration, self.epochs, self.ipc, self.image_size)
+        return self.dataset == "imagefolder" and not any(smaller)
 
     def words(self):
         """What differs from the paper, in words."""
-        named = ((self.dataset if self.dataset != "imagefolder" else None, "{}"), (self.image_size, "{} px"),
-                 (self.iteration, f"{{}} steps instead of {ITERATION}"), (self.epochs, "{} epochs"), (self.ipc, "IPC {}"))
-        return ", ".join(words.format(value) for value, words in named if value is not None)
+        texts = [None if self.dataset == "imagefolder" else self.dataset,
+                 self.image_size and f"{self.image_size} px",
+                 self.iteration and f"{self.iteration} steps instead of {ITERATION}",
+                 self.epochs and f"{self.epochs} epochs",
+                 self.ipc and f"IPC {self.ipc}"]
+        return ", ".join(text for text in texts if text)
 
 
-def add_arguments(parser):
-    """The options of Sizes, for the tables and for the digits laboratory."""
-    data = parser.add_argument_group("data")
-    data.add_argument("--dataset", choices=datasets.NAMES, default="imagefolder", help="digits needs no folder and no weights")
-    data.add_argument("--train-dir", type=options.path, help="real training images")
-    data.add_argument("--val-dir", type=options.path, help="real test images")
-    data.add_argument("--teacher-weights",
-                      help="weights name or folder, for all stages (default: each method's own; digits: trained first)")
-    data.add_argument("--image-size", type=options.positive_int, help="side in pixels (default: 224, or 32 for CIFAR and digits)")
-    data.add_argument("--output-dir", type=options.path, help="folder of the run folders (default: results/tables, for other data "
-                                                              "results/tables_NAME)")
-    size = parser.add_argument_group("size")
-    size.add_argument("--iteration", type=options.positive_int, metavar="STEPS",
-                      help=f"replaces {ITERATION} steps; other methods' are scaled in proportion (digits: 100)")
-    size.add_argument("--epochs", type=options.positive_int, help="replaces 300 epochs, and Table 2's 90 (digits: 20)")
-    size.add_argument("--ipc", type=options.positive_int,
-                      help="replaces the IPC of Table 2 (1300) and Table 3 (10) (digits: 10 and 5)")
-    size.add_argument("--seeds", type=options.count, nargs="+", default=[0, 1, 2], help="of the student")
-    size.add_argument("--full-seeds", type=options.count, default=0, metavar="0|1", help="1: seeds of images and labels too")
-    size.add_argument("--online-teacher", metavar="NAME",
-                      help="teacher of the rows that are labelled online (DELT's, RDED's), a net or student: the student's own "
-                           "(default: resnet18)")
-    run = parser.add_argument_group("run")
-    run.add_argument("--label-store", choices=["files", "none"],
-                     help="none: store no soft labels, make them again in validate (60 GB at IPC 100)")
-    run.add_argument("--units-per-step", type=options.positive_int, metavar="N", help="of recover (digits: 10)")
-    add_run_arguments(run)
+def settle(sizes, table_name):
+    """The sizes with paths, and with the small sizes that a table has on digits, filled in."""
+    digits = sizes.dataset == "digits"
+    name = "tables" if sizes.dataset == "imagefolder" else f"tables_{sizes.dataset}"
+    values = {"output_dir": sizes.output_dir or ROOT / "results" / name,
+              "seeds": tuple(dict.fromkeys(sizes.seeds))}
 
+    weights = sizes.teacher_weights
+    if weights and options.path(weights).is_dir():
+        values["teacher_weights"] = str(options.path(weights))
 
-def add_run_arguments(group):
-    """How a machine's GPUs and cores are used, for the tables and for the digits laboratory."""
-    group.add_argument("--ngpu", type=_ngpu, default=1, metavar="NGPU",
-                       help="GPUs, each with one cell, part of a cell or seed at a time; on a machine without: processes")
-    group.add_argument("--threads", type=options.positive_int,
-                       help="CPU threads of each process (default: PyTorch's choice over NGPU)")
-
-
-def _ngpu(text):
-    try:
-        return options.positive_int(text)
-    except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"NGPU: {error}") from None
-
-
-def from_arguments(args, table=None):
-    """Sizes from parsed options; table: name of the table, whose small IPC counts where the dataset has one."""
-    embedded = args.dataset == "digits"  # needs no folders
-    weights = args.teacher_weights and (weights_folder(args.teacher_weights) or args.teacher_weights)
-    name = "tables" if args.dataset == "imagefolder" else f"tables_{args.dataset}"
-    found = Sizes(output_dir=args.output_dir or ROOT / "results" / name, dataset=args.dataset,
-                  train_dir=None if embedded else args.train_dir, val_dir=None if embedded else args.val_dir,
-                  teacher_weights=weights and str(weights), image_size=args.image_size, iteration=args.iteration,
-                  epochs=args.epochs, ipc=args.ipc, seeds=tuple(dict.fromkeys(args.seeds)), full_seeds=bool(args.full_seeds),
-                  online_teacher=args.online_teacher, label_store=args.label_store, units_per_step=args.units_per_step,
-                  ngpu=args.ngpu, threads=args.threads)
-    small = dict(SMALL.get(args.dataset, {}))
-    small["ipc"] = small.get("ipc", {}).get(table)
-    return replace(found, **{name: value for name, value in small.items() if getattr(found, name) is None})
+    if digits:
+        values |= {"train_dir": None, "val_dir": None}
+        small = {**DIGITS, "ipc": DIGITS_IPC.get(table_name)}
+        values |= {name: value for name, value in small.items() if getattr(sizes, name) is None}
+    return replace(sizes, **values)

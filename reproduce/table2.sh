@@ -1,32 +1,39 @@
 #!/bin/sh
-# Cells of Table 2, paper beside ours: recover and validate for each.            sh table2.sh [dual-pre multi4 ...] [--dry-run]
-# Words: real sre2l single-intra dual-intra single-pre dual-pre multi2 multi3 multi4; none: all 9 cells.
-ROOT=$(cd "$(dirname "$0")/.." && pwd)                                  # the project's root
+# Cells of Table 2, the paper's numbers beside ours: recover and validate for each.
+#     sh table2.sh [dual-pre multi4 ...] [--dry-run] [--list]
+# Words: real sre2l single-intra dual-intra single-pre dual-pre multi2 multi3 multi4; without words
+# all 9 cells are made.
+ROOT=$(cd "$(dirname "$0")/.." && pwd)           # the project's root
 TABLE=table2
-DATASET=${DATASET:-imagefolder}                                         # or digits: small, on a CPU, teachers trained first
-TRAIN_DIR=${TRAIN_DIR:-/path/to/imagenet/train}                         # real training images, one folder per class (wnid)
-VAL_DIR=${VAL_DIR:-/path/to/imagenet/val}                               # real test images, likewise
-TEACHER_WEIGHTS=${TEACHER_WEIGHTS:-}                                    # or a folder of NAME.safetensors; empty: published ones
-OUTPUT_DIR=${OUTPUT_DIR:-}                                              # of all run folders; empty: results/tables
-IMAGE_SIZE=${IMAGE_SIZE:-}                                              # side in pixels; empty: 224, digits 32
-IPC=${IPC:-}                                                            # images per class; empty: 1300, all there are (digits: 10)
-ITERATION=${ITERATION:-}                                                # replaces 4000 steps, others in proportion
-EPOCHS=${EPOCHS:-}                                                      # replaces 90
-SEEDS=${SEEDS:-0 1 2}                                                   # of the student
-FULL_SEEDS=${FULL_SEEDS:-0}                                             # 1: seeds of images and labels too
-UNITS_PER_STEP=${UNITS_PER_STEP:-}                                      # units that share a forward in recover
-NGPU=${NGPU:-1}                                                         # each runs one cell, part of a cell or seed at a time
-THREADS=${THREADS:-}                                                    # of the CPU, for each of the NGPU
+DATASET=${DATASET:-imagefolder}                  # or digits: small, on a CPU
+TRAIN_DIR=${TRAIN_DIR:-/path/to/imagenet/train}  # real training images, one folder per class (wnid)
+VAL_DIR=${VAL_DIR:-/path/to/imagenet/val}        # real test images, likewise
+TEACHER_WEIGHTS=${TEACHER_WEIGHTS:-}             # or a folder of NAME.safetensors; empty: published
+OUTPUT_DIR=${OUTPUT_DIR:-}                       # of all run folders; empty: results/tables
+IMAGE_SIZE=${IMAGE_SIZE:-}                       # side in pixels; empty: 224, digits 32
+IPC=${IPC:-}                                     # per class; empty: 1300, that is all (digits: 10)
+ITERATION=${ITERATION:-}                         # replaces 4000 steps, others in proportion
+EPOCHS=${EPOCHS:-}                               # replaces 90
+SEEDS=${SEEDS:-0 1 2}                            # of the student
+FULL_SEEDS=${FULL_SEEDS:-0}                      # 1: seeds of images and labels too
+UNITS_PER_STEP=${UNITS_PER_STEP:-}               # units that share a forward in recover
+THREADS=${THREADS:-}                             # of the CPU
 # ---- nothing to edit below ----
 set -eu
 export CALLER_DIR="${CALLER_DIR:-$PWD}"
 cd "$ROOT"
 . ./utils/launch.sh
-PROCESSES=$NGPU NGPU=1
+if [ "${NGPU:-1}" != 1 ]; then
+    echo "error: NGPU=$NGPU: this script runs one command after the other. Several GPUs are kept" \
+         "busy by snakemake -s reproduce/Snakefile $TABLE (docs/clusters.md)." >&2
+    exit 2
+fi
 # shellcheck disable=SC2086 # the seeds are a list of numbers
-launch reproduce.run "$TABLE" --seeds $SEEDS --full-seeds "$FULL_SEEDS" --dataset "$DATASET" --ngpu "$PROCESSES" \
-    --train-dir "$TRAIN_DIR" --val-dir "$VAL_DIR" ${OUTPUT_DIR:+--output-dir "$OUTPUT_DIR"} \
-    ${TEACHER_WEIGHTS:+--teacher-weights "$TEACHER_WEIGHTS"} ${IMAGE_SIZE:+--image-size "$IMAGE_SIZE"} \
-    ${ITERATION:+--iteration "$ITERATION"} ${EPOCHS:+--epochs "$EPOCHS"} ${UNITS_PER_STEP:+--units-per-step "$UNITS_PER_STEP"} \
-    ${IPC:+--ipc "$IPC"} ${LABEL_STORE:+--label-store "$LABEL_STORE"} ${ONLINE_TEACHER:+--online-teacher "$ONLINE_TEACHER"} \
-    ${THREADS:+--threads "$THREADS"} "$@"
+launch reproduce.run "$TABLE" --seeds $SEEDS --full-seeds "$FULL_SEEDS" --dataset "$DATASET" \
+    --train-dir "$TRAIN_DIR" --val-dir "$VAL_DIR" \
+    ${OUTPUT_DIR:+--output-dir "$OUTPUT_DIR"} ${IMAGE_SIZE:+--image-size "$IMAGE_SIZE"} \
+    ${TEACHER_WEIGHTS:+--teacher-weights "$TEACHER_WEIGHTS"} ${IPC:+--ipc "$IPC"} \
+    ${ITERATION:+--iteration "$ITERATION"} ${EPOCHS:+--epochs "$EPOCHS"} \
+    ${LABEL_STORE:+--label-store "$LABEL_STORE"} \
+    ${ONLINE_TEACHER:+--online-teacher "$ONLINE_TEACHER"} \
+    ${UNITS_PER_STEP:+--units-per-step "$UNITS_PER_STEP"} ${THREADS:+--threads "$THREADS"} "$@"

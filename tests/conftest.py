@@ -4,7 +4,8 @@ import signal
 import pytest
 import torch
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a script it is ignored, and children inherit that
+# In the background of a script it is ignored, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

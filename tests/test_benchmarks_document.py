@@ -1,28 +1,42 @@
+"""The generated part of docs/speed.md."""
+
 import json
 
-from benchmarks import document, measure
+from benchmarks import document
+from reproduce.document import replaced
 
-RUN = {"options": {"batch_size": 8, "image_size": 224, "threads": None, "turns": 3, "precision": "fp32", "compile": True},
-       "hardware": {"device": "cpu", "cpu": "Some Processor", "threads": 2, "instructions": "AVX512"},
-       "versions": {"torch": "2.14.1+cu130"},
-       "seconds": {title: {"reference": 1.2, "eager": 0.6, "compiled": 0.5, "floor": 0.4} for title in ("law", "all teachers")},
-       "seconds alone": {"resnet18": {f"{kind} {mode}": 0.25 for kind in ("ours", "floor") for mode in ("eager", "compiled")}},
-       "memory": {"bytes": {"all teachers": {"reference": 4e9, "eager": 1e9}},
-                  "all / largest alone": {"reference": 5.0, "eager": 1.25}}, "image_steps_per_second": 16.0}
+MODES = [f"{kind} {mode}" for kind in ("ours", "floor") for mode in ("eager", "compiled")]
+RUN = {
+    "options": {"batch_size": 8, "image_size": 224, "threads": None, "turns": 3, "workers": 0,
+                "precision": "fp32", "compile": True},
+    "hardware": {"device": "cpu", "cpu": "Some Processor", "threads": 2, "instructions": "AVX512"},
+    "versions": {"torch": "2.14.1+cu130"},
+    "seconds": {title: {"reference": 1.2, "eager": 0.6, "compiled": 0.5, "floor": 0.4}
+                for title in ("law", "all teachers")},
+    "seconds alone": {"resnet18": dict.fromkeys(MODES, 0.25)},
+    "memory": {"bytes": {"all teachers": {"reference": 4e9, "eager": 1e9}},
+               "all / largest alone": {"reference": 5.0, "eager": 1.25}},
+    "image_steps_per_second": 16.0}
 
 
-def test_a_run_is_shown_with_its_command_hardware_and_ratios(tmp_path, monkeypatch):
-    monkeypatch.setattr(measure, "RESULTS", tmp_path)
-    assert "`python -m benchmarks.recover`: not run yet" in document.markdown()
+def test_a_run_has_its_command_hardware_and_ratios(tmp_path):
     (tmp_path / "recover_cpu.json").write_text(json.dumps({"runs": [RUN]}))
-    text = document.markdown()
-    command = "`python -m benchmarks.recover --batch-size 8 --image-size 224 --turns 3 --precision fp32 --compile`"
-    assert f"{command} (Some Processor, 2 threads" in text
-    assert "| all five at once | 1200 | 600 | 500 | 400 | **1.50** | **1.25** | 2.00 | 2.40 | 3.00 |" in text
+    text = document.markdown(tmp_path)
+    assert ("`python -m benchmarks.recover --batch-size 8 --image-size 224 --turns 3 --workers 0 "
+            "--precision fp32 --compile` (Some Processor, 2 threads, AVX512, torch 2.14.1)") in text
+    assert ("| all five at once | 1200 | 600 | 500 | 400 | **1.50** | **1.25** | 2.00 | 2.40 "
+            "| 3.00 |") in text
     assert "against the largest net alone: reference 5.00, eager 1.25" in text
-    assert "unmeasured" in text
+    assert "no GPU has been measured" in text
+
     on_gpu = {**RUN, "hardware": {**RUN["hardware"], "device": "NVIDIA X"}}
     (tmp_path / "recover_cuda.json").write_text(json.dumps({"runs": [on_gpu]}))
-    text = document.markdown()
+    text = document.markdown(tmp_path)
     assert "(NVIDIA X, AVX512" in text
-    assert "unmeasured" not in text
+    assert "no GPU has been measured" not in text
+
+
+def test_speed_md_is_what_the_generator_writes():
+    text = document.FILE.read_text()
+    made = replaced(text, {"speed": document.markdown(document.RESULTS)}, document.FILE.name)
+    assert made == text, "run python -m benchmarks.document"

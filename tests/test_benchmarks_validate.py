@@ -1,20 +1,23 @@
 import json
 
+import pytest
 import torch
 
-from benchmarks import measure, validate
+from benchmarks import validate
+from benchmarks.validate_steps import DATA, STEPS, Work
 
 CPU = torch.device("cpu")
+TINY = ["--image-size", "32", "--classes", "5", "--student", "shufflenet_v2_x0_5"]
 
 
-def arguments(*more):
-    return validate.get_args_parser().parse_args(["--batch-size", "6", "--image-size", "32", "--classes", "5", "--test-images", "3",
-                                                  "--student", "shufflenet_v2_x0_5", "--turns", "1", *more])
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    args = validate.get_args_parser().parse_args([*TINY, "--batch-size", "6"])
+    return Work(args, CPU, tmp_path_factory.mktemp("work"))
 
 
-def test_the_plain_reference_sees_the_same_views():
+def test_the_plain_reference_sees_the_same_batches(work):
     """Its path is Pillow's, image by image; ours is one batched operation on decoded pixels."""
-    work = validate.Work(arguments(), CPU)
     ours, plain = work.batches(), work.plain_batches()
     for _ in range(5):  # into the second epoch
         a, b = next(ours), next(plain)
@@ -23,22 +26,18 @@ def test_the_plain_reference_sees_the_same_views():
         assert torch.equal(a.classes, b.classes)
 
 
-def test_all_modes_take_the_same_step():
-    """The first step's loss: equal micro-batches in three modes; the floor's BatchNorm sees the whole batch."""
-    args = arguments()
-    work = validate.Work(args, CPU)
-    values = {mode: validate.step_of(mode, args, work)() for mode in ("plain", "apart", "together")}
-    apart, together = (float(values[mode][0]) / args.batch_size for mode in ("apart", "together"))
-    assert abs(values["plain"] - apart) < 1e-3 * apart
-    assert abs(together - apart) < 1e-5 * apart
+def test_all_variants_take_the_same_step(work):
+    """The loss of the first step; the floor's BatchNorm sees the whole batch, so it has another."""
+    plain, apart, together = (float(STEPS[name](work)()) for name in ("plain", "apart", "together"))
+    assert plain == pytest.approx(apart, rel=1e-3)
+    assert together == pytest.approx(apart, rel=1e-5)
 
 
-def test_the_whole_benchmark_runs(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(measure, "peak_memory", lambda function, *args: function(*args) or 10**6)
-    validate.main(["--batch-size", "4", "--image-size", "32", "--classes", "5", "--test-images", "3", "--turns", "1", "--student",
-                   "shufflenet_v2_x0_5", "--device", "cpu", "--output", str(tmp_path / "found.json")])
+def test_a_small_run_from_start_to_file(tmp_path, capsys):
+    validate.main([*TINY, "--batch-size", "4", "--test-images", "3", "--turns", "1",
+                   "--device", "cpu", "--output", str(tmp_path / "v.json")])
     out = capsys.readouterr().out
-    assert all(word in out for word in (*validate.MODES, "data path", "decoded once"))
-    (run,) = json.loads((tmp_path / "found.json").read_text())["runs"]
-    assert set(run["seconds"]) == {*validate.MODES, validate.DATA}
+    assert all(text in out for text in (*STEPS, "data path", "decoded once"))
+    (run,) = json.loads((tmp_path / "v.json").read_text())["runs"]
+    assert set(run["seconds"]) == {*STEPS, DATA}
     assert run["test_images_per_second"]["decoded once"] > 0

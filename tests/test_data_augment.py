@@ -1,3 +1,4 @@
+import functools
 import math
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torchvision.transforms import functional as TF
 
-from data import augment
+from data import augment, images
 
 RATIO = (3 / 4, 4 / 3)
 
@@ -21,18 +22,22 @@ def random_pixels(n, height, width, seed=0):
 
 
 def slow_crops(count, height, width, area, ratio, generator):
-    """torchvision's RandomResizedCrop.get_params, one image after the other, reading the same uniforms."""
-    u_area, u_ratio = (torch.rand(count, 10, generator=generator, dtype=torch.float64) for _ in range(2))
-    u_top, u_left = (torch.rand(count, generator=generator, dtype=torch.float64) for _ in range(2))
+    """torchvision's RandomResizedCrop.get_params, image by image, with the same uniforms."""
+    def uniform(*shape):
+        return torch.rand(shape, generator=generator, dtype=torch.float64).tolist()
+
+    u_area, u_ratio = uniform(count, 10), uniform(count, 10)
+    u_top, u_left = uniform(count), uniform(count)
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+
     boxes = []
     for i in range(count):
         for attempt in range(10):
-            target = height * width * (area[0] + (area[1] - area[0]) * u_area[i, attempt].item())
-            low, high = math.log(ratio[0]), math.log(ratio[1])
-            aspect = math.exp(low + (high - low) * u_ratio[i, attempt].item())
+            target = height * width * (area[0] + (area[1] - area[0]) * u_area[i][attempt])
+            aspect = math.exp(low + (high - low) * u_ratio[i][attempt])
             w, h = round(math.sqrt(target * aspect)), round(math.sqrt(target / aspect))
             if 0 < w <= width and 0 < h <= height:
-                boxes.append((int(u_top[i].item() * (height - h + 1)), int(u_left[i].item() * (width - w + 1)), h, w))
+                top, left = int(u_top[i] * (height - h + 1)), int(u_left[i] * (width - w + 1))
                 break
         else:
             w, h = width, height
@@ -40,14 +45,16 @@ def slow_crops(count, height, width, area, ratio, generator):
                 h = round(width / ratio[0])
             elif width / height > ratio[1]:
                 w = round(height * ratio[1])
-            boxes.append(((height - h) // 2, (width - w) // 2, h, w))
+            top, left = (height - h) // 2, (width - w) // 2
+        boxes.append([top, left, h, w])
     return boxes
 
 
-@pytest.mark.parametrize(("height", "width", "area"), [(32, 32, (0.25, 1.0)), (24, 40, (0.08, 1.0)), (10, 90, (0.9, 1.0))])
+@pytest.mark.parametrize(("height", "width", "area"), [
+    (32, 32, (0.25, 1.0)), (24, 40, (0.08, 1.0)), (10, 90, (0.9, 1.0))])
 def test_draw_crops_equals_slow_loop(height, width, area):
-    got = augment.draw_crops(300, height, width, area, RATIO, stream(3))
-    assert [tuple(box) for box in got.tolist()] == slow_crops(300, height, width, area, RATIO, stream(3))
+    boxes = augment.draw_crops(300, height, width, area, RATIO, stream(3))
+    assert boxes.tolist() == slow_crops(300, height, width, area, RATIO, stream(3))
 
 
 def test_wide_image_falls_back_to_centre_crop():
@@ -55,20 +62,21 @@ def test_wide_image_falls_back_to_centre_crop():
 
 
 def test_draw_crops_law():
-    top, left, h, w = augment.draw_crops(20000, 224, 224, (0.25, 1.0), RATIO, stream()).double().unbind(1)
-    assert (top >= 0).all()
-    assert (left >= 0).all()
-    assert (top + h <= 224).all()
-    assert (left + w <= 224).all()
-    part = h * w / 224**2
-    assert part.min() > 0.24
-    assert part.min() < 0.26
-    assert part.max() > 0.98
+    boxes = augment.draw_crops(20000, 224, 224, (0.25, 1.0), RATIO, stream())
+    top, left, h, w = boxes.double().unbind(1)
+    assert ((top >= 0) & (left >= 0) & (top + h <= 224) & (left + w <= 224)).all()
+
+    area = h * w / 224**2
+    assert 0.24 < area.min() < 0.26
+    assert area.max() > 0.98
     assert (w / h).min() > 0.74
     assert (w / h).max() < 1.35
-    small = part < 0.5  # here almost every first try fits, so log-ratios are uniform: variance (log(4/3) * 2)^2 / 12
-    assert (w / h).log()[small].mean().abs() < 0.01
-    assert (w / h).log()[small].var() == pytest.approx((2 * math.log(4 / 3)) ** 2 / 12, rel=0.05)
+
+    # Of small areas almost every first try fits, so log-ratios are uniform.
+    log_ratio = (w / h).log()[area < 0.5]
+    assert log_ratio.mean().abs() < 0.01
+    assert log_ratio.var() == pytest.approx((2 * math.log(4 / 3)) ** 2 / 12, rel=0.05)
+
     at = top[h == 150] / 74  # uniform over the places that are left
     assert at.mean() == pytest.approx(0.5, abs=0.06)
     assert at.min() == 0
@@ -80,11 +88,11 @@ def test_apply_crops_equals_pil_bit_for_bit(size):
     n = 40 if size < 100 else 4
     pixels = random_pixels(n, size, size)
     boxes = augment.draw_crops(n, size, size, (0.08, 1.0), RATIO, stream(1))
-    got = augment.apply_crops(pixels, boxes, size)
-    for image, (top, left, h, w), mine in zip(pixels, boxes.tolist(), got, strict=True):
-        pil = Image.fromarray(image.permute(1, 2, 0).numpy()).crop((left, top, left + w, top + h))
-        pil = np.array(pil.resize((size, size), Image.Resampling.BILINEAR))
-        assert torch.equal(mine.permute(1, 2, 0), torch.from_numpy(pil))
+    crops = augment.apply_crops(pixels, boxes, size)
+    for image, (top, left, h, w), crop in zip(pixels, boxes.tolist(), crops, strict=True):
+        pil = images.to_pil(image).crop((left, top, left + w, top + h))
+        pil = pil.resize((size, size), Image.Resampling.BILINEAR)
+        assert torch.equal(crop, images.to_tensor(pil))
 
 
 def test_apply_crops_equals_matrices():
@@ -107,13 +115,14 @@ def test_apply_crops_black_and_white_stay():
 
 def test_interpolation_matrices():
     matrix = augment.interpolation_matrices(torch.tensor([1]), torch.tensor([2]), 5, 4)[0]
-    expected = [[0, 1, 0, 0, 0], [0, 0.75, 0.25, 0, 0], [0, 0.25, 0.75, 0, 0], [0, 0, 1, 0, 0]]  # by hand; never outside 1..2
+    # by hand; never outside columns 1 and 2
+    expected = [[0, 1, 0, 0, 0], [0, 0.75, 0.25, 0, 0], [0, 0.25, 0.75, 0, 0], [0, 0, 1, 0, 0]]
     assert torch.equal(matrix, torch.tensor(expected, dtype=torch.float64))
 
 
 def test_apply_crops_whole_image_is_identity():
-    pixels = random_pixels(3, 17, 17)
-    assert torch.equal(augment.apply_crops(pixels, torch.tensor([[0, 0, 17, 17]]).repeat(3, 1), 17), pixels)
+    pixels, boxes = random_pixels(3, 17, 17), torch.tensor([[0, 0, 17, 17]]).repeat(3, 1)
+    assert torch.equal(augment.apply_crops(pixels, boxes, 17), pixels)
 
 
 def test_apply_crops_does_not_depend_on_batch_or_threads(monkeypatch):
@@ -121,8 +130,8 @@ def test_apply_crops_does_not_depend_on_batch_or_threads(monkeypatch):
     boxes = augment.draw_crops(23, 32, 32, (0.25, 1.0), RATIO, stream())
     together = augment.apply_crops(pixels, boxes, 32)
     torch.set_num_threads(1)
-    alone = torch.cat([augment.apply_crops(pixels[i : i + 1], boxes[i : i + 1], 32) for i in range(23)])
-    assert torch.equal(together, alone)
+    alone = [augment.apply_crops(pixels[i : i + 1], boxes[i : i + 1], 32) for i in range(23)]
+    assert torch.equal(together, torch.cat(alone))
     monkeypatch.setattr(augment, "_CACHED_PIXELS", 4 * 3 * 32 * 32)  # parts of 4, the last of 3
     assert torch.equal(together, augment.apply_crops(pixels, boxes, 32))
 
@@ -131,23 +140,25 @@ def test_apply_crops_does_not_depend_on_batch_or_threads(monkeypatch):
 def test_apply_crops_on_gpu_gives_the_same_bits():
     pixels = random_pixels(50, 64, 64)
     boxes = augment.draw_crops(50, 64, 64, (0.25, 1.0), RATIO, stream())
-    assert torch.equal(augment.apply_crops(pixels.cuda(), boxes, 64).cpu(), augment.apply_crops(pixels, boxes, 64))
+    on_gpu = augment.apply_crops(pixels.cuda(), boxes, 64).cpu()
+    assert torch.equal(on_gpu, augment.apply_crops(pixels, boxes, 64))
 
 
 @pytest.mark.parametrize("box", [(0, 0, 20, 20), (3, 5, 11, 9), (19, 19, 1, 1), (2, 0, 7, 20)])
 def test_crop_differentiable_equals_interpolate(box):
     x = torch.randn(2, 3, 20, 20, dtype=torch.float64, generator=stream())
     top, left, h, w = box
-    window = x[:, :, top : top + h, left : left + w]
-    expected = F.interpolate(window, size=(20, 20), mode="bilinear", align_corners=False)
-    torch.testing.assert_close(augment.crop_differentiable(x, box, 20), expected, rtol=0, atol=1e-12)
+    crop, window = augment.crop_differentiable(x, box, 20), x[:, :, top : top + h, left : left + w]
+    interpolated = F.interpolate(window, size=(20, 20), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(crop, interpolated, rtol=0, atol=1e-12)
     torchvision = TF.resized_crop(x, top, left, h, w, [20, 20], antialias=False)
-    torch.testing.assert_close(augment.crop_differentiable(x, box, 20), torchvision, rtol=0, atol=1e-12)
+    torch.testing.assert_close(crop, torchvision, rtol=0, atol=1e-12)
 
 
 def test_crop_differentiable_gradient():
     x = torch.randn(1, 2, 6, 6, dtype=torch.float64, generator=stream(), requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: augment.crop_differentiable(x, (1, 2, 4, 3), 6), (x,))
+    crop = functools.partial(augment.crop_differentiable, box=(1, 2, 4, 3), size=6)
+    assert torch.autograd.gradcheck(crop, (x,))
 
 
 def test_flips():
@@ -186,12 +197,14 @@ def test_cutmix_box(lam, row, column, box):
 
 
 def test_cutmix_box_is_floor_per_side():
-    assert augment.cutmix_box(0.75, 30, 14, 15, 7) == (8, 4, 22, 10)  # sides 15 and 7, halves 7 and 3
+    # sides 15 and 7, halves 7 and 3
+    assert augment.cutmix_box(0.75, 30, 14, 15, 7) == (8, 4, 22, 10)
 
 
 def test_draw_cutmix_box_centre_is_uniform():
     generator = stream()
-    boxes = [augment.draw_cutmix_box(0.96, 10, 10, generator) for _ in range(3000)]  # cut 0.2: side 2, half 1
+    # cut 0.2: side 2, half 1
+    boxes = [augment.draw_cutmix_box(0.96, 10, 10, generator) for _ in range(3000)]
     rows = np.bincount([b[2] - 1 if b[2] < 10 else b[0] + 1 for b in boxes], minlength=10)
     assert (rows > 0).all()
     assert {b[2] - b[0] for b in boxes} == {1, 2}  # 1 at the upper edge, where it is clipped

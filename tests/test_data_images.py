@@ -16,26 +16,29 @@ def ramp(width=40, height=30):
 
 
 def test_grey_palette_cmyk_alpha_and_16_bit_become_rgb(tmp_path):
-    image = ramp()
-    for mode, suffix in (("L", "jpg"), ("P", "png"), ("CMYK", "jpg"), ("RGBA", "png"), ("LA", "png")):
-        path = tmp_path / f"{mode}.{suffix}"
-        image.convert(mode).save(path, **({"quality": 100} if suffix == "jpg" else {}))
-        found = images.decode(path)
-        assert found.mode == "RGB"
-        expected = image.convert(mode).convert("RGB")
-        assert np.abs(np.asarray(found).astype(int) - np.asarray(expected)).mean() < 3, mode
+    for mode, suffix in (("L", "jpg"), ("P", "png"), ("CMYK", "jpg"), ("RGBA", "png"),
+                         ("LA", "png")):
+        path, image = tmp_path / f"{mode}.{suffix}", ramp().convert(mode)
+        image.save(path, **({"quality": 100} if suffix == "jpg" else {}))
+        decoded = images.decode(path)
+        assert decoded.mode == "RGB"
+        difference = np.asarray(decoded).astype(int) - np.asarray(image.convert("RGB"))
+        assert np.abs(difference).mean() < 3, mode
+
     deep = Image.fromarray((np.arange(0, 256, dtype=np.uint16) * 257).reshape(16, 16))
     deep.save(tmp_path / "deep.png")
-    assert np.array_equal(np.asarray(images.decode(tmp_path / "deep.png"))[..., 0].ravel(), np.arange(256))
+    decoded = np.asarray(images.decode(tmp_path / "deep.png"))
+    assert np.array_equal(decoded[..., 0].ravel(), np.arange(256))
 
 
 def test_exif_rotation_is_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown turned by 90 degrees
     ramp().save(tmp_path / "turned.jpg", exif=exif, quality=100)
-    found = images.decode(tmp_path / "turned.jpg")
-    assert found.size == (30, 40)
-    assert np.asarray(found)[35, 5, 0] > np.asarray(found)[5, 5, 0] + 100  # what rose to the right now rises downwards
+    turned = images.decode(tmp_path / "turned.jpg")
+    assert turned.size == (30, 40)
+    red = np.asarray(turned)[..., 0]
+    assert red[35, 5] > red[5, 5] + 100  # what rose to the right rises downwards
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", b"\xff\xd8\xff\xe0 truncated"])
@@ -45,11 +48,13 @@ def test_unreadable_files_are_named(tmp_path, content):
         images.decode(tmp_path / "x.jpg")
 
 
-@pytest.mark.parametrize("shape", [(300, 260), (260, 300), (256, 256), (500, 224), (64, 48), (225, 257)])
+@pytest.mark.parametrize("shape", [(300, 260), (260, 300), (256, 256), (500, 224), (64, 48),
+                                   (225, 257), (224, 224)])
 def test_centre_crop_equals_torchvision(shape):
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8))
-    theirs = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224)])(image)
-    assert torch.equal(images.centre_crop(image, 224), torch.from_numpy(np.array(theirs)).permute(2, 0, 1))
+    random = np.random.default_rng(0)
+    image = Image.fromarray(random.integers(0, 256, (*shape, 3), dtype=np.uint8))
+    expected = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224)])(image)
+    assert torch.equal(images.centre_crop(image, 224), images.to_tensor(expected))
 
 
 def test_normalise_and_back():
@@ -60,9 +65,10 @@ def test_normalise_and_back():
 
 
 def test_truncation_not_rounding():
-    mean, std = torch.tensor(images.MEAN).view(3, 1, 1), torch.tensor(images.STD).view(3, 1, 1)
-    values = torch.tensor([-0.5, 0.0, 0.49999, 0.999, 1.0, 1.2]).view(6, 1, 1, 1).expand(6, 3, 1, 1)
-    assert images.to_uint8((values - mean) / std)[:, 0, 0, 0].tolist() == [0, 0, 127, 254, 255, 255]
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (images.MEAN, images.STD))
+    values = torch.tensor([-0.5, 0.0, 0.49999, 0.999, 1.0, 1.2]).view(6, 1, 1, 1)
+    pixels = images.to_uint8((values - mean) / std)
+    assert pixels[:, 0, 0, 0].tolist() == [0, 0, 127, 254, 255, 255]
 
 
 def test_clamp_is_black_to_white_per_channel():
@@ -85,8 +91,12 @@ def test_save_jpeg_with_pillows_defaults_and_png_exactly(tmp_path):
 
 
 def test_grid_places_rows_and_columns(tmp_path):
-    red, blue = (torch.tensor(c, dtype=torch.uint8).view(1, 3, 1, 1).expand(2, 3, 8, 8) for c in ([255, 0, 0], [0, 0, 255]))
+    red, blue = (torch.tensor(colour, dtype=torch.uint8).view(1, 3, 1, 1).expand(2, 3, 8, 8)
+                 for colour in ([255, 0, 0], [0, 0, 255]))
     images.save_grid([red, blue], tmp_path / "g.png", ["start", "result"], ["a", "b"])
     grid = np.asarray(Image.open(tmp_path / "g.png"))
+    assert grid.shape == (16 + 2 * 98 + 2, 90 + 2 * 98 + 2, 3)
     assert tuple(grid[60, -10]) == (255, 0, 0)
     assert tuple(grid[-10, -10]) == (0, 0, 255)
+    images.save_grid([red[:1]], tmp_path / "one.png", ["start"])
+    assert tuple(np.asarray(Image.open(tmp_path / "one.png"))[60, -10]) == (255, 0, 0)

@@ -1,331 +1,212 @@
-import json
 import math
-import pickle
 import shutil
 
 import pytest
+import tiny
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from data.epoch_plan import PlanOptions, batch_slice, draw_plan
-from data.label_formats import FORMATS, label_format, through_format
-from data.labels import (
-    EpochLabels,
-    LabelStore,
-    LabelWriter,
-    check_images,
-    epoch_bytes,
-    epoch_file,
-    recipe_hash,
-)
+from data.epoch_plan import PlanOptions, draw_plan
+from data.image_set import open_distilled
+from data.label_formats import label_format, through_format
+from data.labels import LabelStore, check_images, epoch_bytes, epoch_file, is_finished, save_epoch
+from data.names import LABEL_FORMATS
 from utils.errors import UserError
-from utils.files import write_json
+from utils.files import read_json, write_json
 
 OPTIONS = PlanOptions(images=13, size=16, batch_size=5)
-CLASSES = 7
-FORMAT = {name: label_format(name, CLASSES, 3 if name == "topk" else None) for name in FORMATS}
+FORMAT = {name: label_format(name, 7, 3 if name == "topk" else None) for name in LABEL_FORMATS}
 
 
-def logits(seed=0, images=13):
-    return torch.randn(images, CLASSES, generator=torch.Generator().manual_seed(seed)) * 8
+@pytest.fixture
+def run(tmp_path):
+    """A run folder of 9 images in three classes, without labels."""
+    tiny.image_folder(tmp_path / "train", ("a", "b", "c"), 3)
+    return tiny.distilled_folder(tmp_path / "run", tmp_path / "train", ("a", "b", "c"), 3, 16)
 
 
-def write(folder, epoch=0, number_format="fp16", options=OPTIONS, values=None, stop_at=None, recipe=None):
-    path, values = epoch_file(folder, epoch), logits(epoch, options.images) if values is None else values
-    with LabelWriter(path, epoch, draw_plan(options, epoch), options, FORMAT[number_format], recipe) as writer:
-        for batch in range(options.batches):
-            if batch == stop_at:
-                raise KeyboardInterrupt
-            writer.write(batch, values[batch_slice(options, batch)])
+def save(folder, epoch=0, name="fp16", logits=None):
+    logits = tiny.random_logits(OPTIONS, 7, epoch) if logits is None else logits
+    path = epoch_file(folder, epoch)
+    save_epoch(path, epoch, draw_plan(OPTIONS, epoch), FORMAT[name].encode(logits), FORMAT[name],
+               "recipe")
     return path
 
 
-def read(path, epoch=0, number_format="fp16", options=OPTIONS, recipe=None):
-    return EpochLabels(path, epoch, options, FORMAT[number_format], recipe)
+# A file of labels
+
+@pytest.mark.parametrize("name", LABEL_FORMATS)
+def test_labels_and_plan_come_back(run, name):
+    store = tiny.label_folder(run, 2, label_format=name, label_top_k=2 if name == "topk" else None)
+    logits = through_format(tiny.random_logits(store.plan_options, 3, 1), store.number_format)
+    epoch = store.epoch(1)
+    assert epoch.plan == draw_plan(store.plan_options, 1)
+    for batch in range(store.plan_options.batches):
+        rows = store.plan_options.rows(batch)
+        assert torch.equal(epoch.logits(rows), logits[rows])
+        assert epoch.logits(rows).dtype == torch.float32
 
 
-class Images:
-    """What LabelStore needs of DistilledImages."""
-
-    def __init__(self, count=13, classes=None, files="f" * 64):
-        self.folder = "run/images"
-        self.identity = {"count": count, "classes": classes or [f"c{i}" for i in range(CLASSES)], "files": files}
-
-
-def labels_json(folder, store="files", **changed):
-    options = {"teachers": ["resnet18"], "ensemble": "single", "fkd_seed": 42, "batch_size": 5, "min_scale_crops": 0.25,
-               "flip_prob": 0.5, "mix_type": "cutmix", "mix_alpha": 1.0, "image_size": 16, "label_format": "fp16", **changed}
-    content = {"options": options, "store": store, "teacher_weights": "IMAGENET1K_V1",
-               "identity": {"images": Images().identity, "teachers": {"resnet18": "ab"}}}
-    write_json(folder / "labels.json", content)
-    return content
-
-
-@pytest.mark.parametrize("number_format", FORMATS)
-def test_written_and_read_back(tmp_path, number_format):
-    epoch = read(write(tmp_path, 3, number_format), 3, number_format)
-    for batch in range(3):
-        expected = through_format(logits(3)[batch_slice(OPTIONS, batch)], FORMAT[number_format])
-        assert torch.equal(epoch.batch(batch), expected)
-        assert epoch.batch(batch).dtype == torch.float32
-    assert epoch.plan == draw_plan(OPTIONS, 3)
-    assert torch.equal(pickle.loads(pickle.dumps(epoch)).batch(2), epoch.batch(2))  # as a DataLoader's worker gets it
-    with pytest.raises(IndexError):
-        epoch.batch(3)
-
-
-@pytest.mark.parametrize("number_format", FORMATS)
-def test_any_safetensors_reader_opens_it(tmp_path, number_format):
-    path = write(tmp_path, 0, number_format)
+@pytest.mark.parametrize("name", LABEL_FORMATS)
+def test_any_safetensors_reader_opens_it(tmp_path, name):
+    path = save(tmp_path, 0, name)
     tensors = load_file(path)
-    whole = FORMAT[number_format].encode(logits())
-    assert set(tensors) == {*whole, "crc32", "order", "crops", "flips", "partners", "lams", "boxes"}
-    for name, expected in whole.items():
-        assert tensors[name].dtype == expected.dtype
-        assert torch.equal(tensors[name], expected)
-    assert torch.equal(tensors["order"], draw_plan(OPTIONS, 0).order.int())
-    size = path.stat().st_size
-    assert 0 < size - epoch_bytes(OPTIONS, FORMAT[number_format]) < 2000  # the header
+    encoded = FORMAT[name].encode(tiny.random_logits(OPTIONS, 7, 0))
+    expected = {**encoded, **draw_plan(OPTIONS, 0).tensors()}
+    assert set(tensors) == set(expected)
+    for tensor_name, tensor in expected.items():
+        assert tensors[tensor_name].dtype == tensor.dtype
+        assert torch.equal(tensors[tensor_name], tensor)
+    header = path.stat().st_size - epoch_bytes(OPTIONS, FORMAT[name])
+    assert 0 < header < 2000
 
 
 def test_epoch_bytes_of_the_paper():
     options = PlanOptions(images=10000, size=224)  # IPC 10
-    for name, top_k, expected in (("fp32", None, 12.1e9), ("fp16", None, 6.1e9), ("int8", None, 3.1e9), ("topk", 100, 1.3e9)):
-        assert 300 * epoch_bytes(options, label_format(name, 1000, top_k)) == pytest.approx(expected, rel=0.01)
+    for name, top_k, expected in (("fp32", None, 12.1e9), ("fp16", None, 6.1e9),
+                                  ("int8", None, 3.1e9), ("topk", 100, 1.3e9)):
+        total = 300 * epoch_bytes(options, label_format(name, 1000, top_k))
+        assert total == pytest.approx(expected, rel=0.01)
 
 
 def test_same_bytes_twice(tmp_path):
-    first = write(tmp_path / "a").read_bytes()
-    assert write(tmp_path / "b").read_bytes() == first
+    assert save(tmp_path / "a").read_bytes() == save(tmp_path / "b").read_bytes()
 
 
-def test_wide_numbers(tmp_path):
-    assert epoch_file(tmp_path, 7).name == "epoch_007.safetensors"
-    labels_json(tmp_path)
-    for epoch in (2, 1000):
-        write(tmp_path, epoch)
-    (tmp_path / "epoch_1.safetensors").touch()
-    (tmp_path / "preview.png").touch()
-    store = LabelStore(tmp_path, Images())
-    assert store.epochs == [2, 1000]
-    assert store.epoch(1000).plan == draw_plan(OPTIONS, 1000)
-
-
-def test_interrupted_leaves_nothing(tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        write(tmp_path, stop_at=2)
+@pytest.mark.parametrize(("name", "value"), [
+    *((name, value) for name in LABEL_FORMATS for value in (math.nan, math.inf)),
+    ("fp16", 1e5), ("topk", -1e5), ("int8", 3e38)])
+def test_logits_that_are_not_finite_or_do_not_fit(tmp_path, name, value):
+    logits = tiny.random_logits(OPTIONS, 7, 0)
+    logits[11, 3], logits[11, 4] = value, -value / 2
+    with pytest.raises(UserError, match=f"epoch 0: logits are not finite, .* into {name}. Check"):
+        save(tmp_path, 0, name, logits)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_interrupted_keeps_the_finished_file(tmp_path):
-    before = write(tmp_path).read_bytes()
-    with pytest.raises(KeyboardInterrupt):
-        write(tmp_path, values=logits(9), stop_at=1)
-    assert [p.name for p in tmp_path.iterdir()] == ["epoch_000.safetensors"]
-    assert epoch_file(tmp_path, 0).read_bytes() == before
+# Files that are not what labels.json says
 
-
-def test_writer_refuses_gaps(tmp_path):
-    plan = draw_plan(OPTIONS, 0)
-    path = epoch_file(tmp_path, 0)
-    with (pytest.raises(ValueError, match="expected batch 0"),
-          LabelWriter(path, 0, plan, OPTIONS, FORMAT["fp16"]) as writer):
-        writer.write(1, logits()[5:10])
-    with (pytest.raises(ValueError, match="expected batch 0 of .5, 7."),
-          LabelWriter(path, 0, plan, OPTIONS, FORMAT["fp16"]) as writer):
-        writer.write(0, logits()[:4])
-    with (pytest.raises(ValueError, match="1 batches written, expected 3"),
-          LabelWriter(path, 0, plan, OPTIONS, FORMAT["fp16"]) as writer):
-        writer.write(0, logits()[:5])
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("number_format", FORMATS)
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_writer_refuses_what_is_not_finite(tmp_path, number_format, value):
-    values = logits()
-    values[11, 3] = value
-    with pytest.raises(UserError, match="epoch 0, batch 2: the teachers' logits are not finite"):
-        write(tmp_path, 0, number_format, values=values)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(("number_format", "value"), [("fp16", 1e5), ("topk", 1e5), ("topk", -1e5), ("int8", 3e38)])
-def test_writer_refuses_what_does_not_fit(tmp_path, number_format, value):
-    values = logits()
-    values[11, 3], values[11, 4] = value, -value / 2
-    with pytest.raises(UserError, match=rf"epoch 0, batch 2: a logit of {abs(value):.3g}".replace("+", r"\+") +
-                       rf" does not fit in {number_format}. Use --label-format fp32"):
-        write(tmp_path, 0, number_format, values=values)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_missing_epoch(tmp_path):
-    with pytest.raises(UserError, match="epoch_003: missing. Was relabel stopped. Run it again: finished epochs are skipped"):
-        read(epoch_file(tmp_path, 3), 3)
-
-
-def test_other_number_of_batches(tmp_path):
-    path = write(tmp_path, 3, options=PlanOptions(images=12, size=16, batch_size=5))
-    more = PlanOptions(images=26, size=16, batch_size=5)
-    with pytest.raises(UserError, match="epoch_003: 3 batches, expected 6. Was relabel stopped"):
-        read(path, 3, options=more)
-    with pytest.raises(UserError, match="12 images, expected 13"):
-        read(path, 3)
-
-
-def test_other_batch_size_epoch_format_classes(tmp_path):
-    path = write(tmp_path)
-    with pytest.raises(UserError, match="batches of 5, expected 4"):
-        read(path, options=PlanOptions(images=13, size=16, batch_size=4))
-    with pytest.raises(UserError, match="epoch 0, expected 1"):
-        read(path, 1)
-    with pytest.raises(UserError, match="format fp16, expected fp32"):
-        read(path, number_format="fp32")
-    with pytest.raises(UserError, match="classes 7, expected 8"):
-        EpochLabels(path, 0, OPTIONS, label_format("fp16", 8))
-
-
-def test_other_top_k(tmp_path):
-    path = write(tmp_path, 0, "topk")
-    with pytest.raises(UserError, match="top_k 3, expected 4 as labels.json says"):
-        EpochLabels(path, 0, OPTIONS, label_format("topk", CLASSES, 4))
-    with pytest.raises(UserError, match="classes 7, expected 8 as labels.json says"):
-        EpochLabels(path, 0, OPTIONS, label_format("topk", 8, 3))
-    with pytest.raises(UserError, match="format topk, expected int8"):
-        read(path, 0, "int8")
-
-
-def test_a_tensor_that_does_not_belong(tmp_path):
-    path = write(tmp_path, 0, "int8")
-    path.write_bytes(path.read_bytes().replace(b'"scale"', b'"scala"'))
-    with pytest.raises(UserError, match="not a label file of this project"):
-        read(path, 0, "int8")
-
-
-def test_file_of_another_run(tmp_path):
-    path = write(tmp_path, recipe="a" * 64)
-    assert torch.equal(read(path, recipe="a" * 64).batch(0), read(path).batch(0))
-    with pytest.raises(UserError, match="another recipe"):
-        read(path, recipe="b" * 64)
-
-
-@pytest.mark.parametrize("keep", [0, 4, 100, 0.5, -1])
-def test_cut_short(tmp_path, keep):
-    path = write(tmp_path)
-    data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * keep) if isinstance(keep, float) else keep])
-    with pytest.raises(UserError, match="epoch_000: damaged or cut short .* Run relabel again"):
-        read(path)
-
-
-def test_foreign_safetensors(tmp_path):
-    from safetensors.torch import save_file
-
-    save_file({"x": torch.zeros(2)}, tmp_path / "epoch_000.safetensors")
-    with pytest.raises(UserError, match="not a label file of this project"):
-        read(tmp_path / "epoch_000.safetensors")
-
-
-def flip_bit(path, tensor, element):
-    """Flip one bit of an element of a tensor in a safetensors file."""
+@pytest.mark.parametrize("place", ["header", "plan", "logits", "last byte"])
+def test_a_flipped_byte_is_noticed(run, place):
+    path = epoch_file(tiny.label_folder(run, 1).folder, 0)
     data = bytearray(path.read_bytes())
-    length = int.from_bytes(data[:8], "little")
-    entry = json.loads(data[8 : 8 + length])[tensor]
-    begin, end = entry["data_offsets"]
-    width = (end - begin) // math.prod(entry["shape"])
-    data[8 + length + begin + element * width] ^= 1
+    begin = 8 + int.from_bytes(data[:8], "little")
+    at = {"header": 4, "plan": begin + 2, "logits": -40, "last byte": -1}[place]
+    data[at] ^= 1
     path.write_bytes(data)
+    store = LabelStore(path.parent, open_distilled(run / "images"))
+    with pytest.raises(UserError, match="epoch_000.safetensors: damaged .* Remove it and"):
+        store.epoch(0)
 
 
-@pytest.mark.parametrize(("number_format", "tensor"), [(name, tensor) for name in FORMATS for tensor in FORMAT[name].columns])
-def test_one_wrong_bit_is_noticed(tmp_path, number_format, tensor):
-    path = write(tmp_path, 0, number_format)
-    flip_bit(path, tensor, 6 * (FORMAT[number_format].columns[tensor][1] or 1))  # image 6, in batch 1
-    epoch = read(path, 0, number_format)
-    epoch.batch(0)
-    epoch.batch(2)
-    with pytest.raises(UserError, match="epoch_000: batch 1 does not match its checksum"):
-        epoch.batch(1)
+@pytest.mark.parametrize("keep", [0, 4, 100, -1])
+def test_a_truncated_file_is_noticed(run, keep):
+    store = tiny.label_folder(run, 1)
+    path = epoch_file(store.folder, 0)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(UserError, match="epoch_000.safetensors: damaged .* Remove it and"):
+        store.epoch(0)
 
 
-@pytest.mark.parametrize("tensor", ["order", "crops", "flips", "partners", "lams", "boxes"])
-def test_one_wrong_bit_in_the_plan_is_noticed(tmp_path, tensor):
-    path = write(tmp_path)
-    flip_bit(path, tensor, 1)
-    with pytest.raises(UserError, match="plan does not match its checksum"):
-        _ = read(path).plan
+def test_a_foreign_file_is_refused(run):
+    store = tiny.label_folder(run, 0)
+    save_file({"x": torch.zeros(2)}, epoch_file(store.folder, 0))
+    with pytest.raises(UserError, match="epoch None, expected 0 as labels.json says.* Remove it"):
+        store.epoch(0)
 
 
-def test_not_finite_in_a_file(tmp_path, monkeypatch):
-    values = logits()
-    values[5, 0] = math.nan
-    monkeypatch.setattr(torch, "isfinite", lambda t: torch.ones_like(t, dtype=torch.bool))
-    path = write(tmp_path, values=values)
-    monkeypatch.undo()
-    with pytest.raises(UserError, match="batch 1 holds logits that are not finite"):
-        read(path).batch(1)
+@pytest.mark.parametrize(("changed", "message"), [
+    ({"fkd_seed": 43}, "made by another recipe .images, teachers or options. than labels.json"),
+    ({"batch_size": 4}, "batch_size 4, expected 5 as labels.json says"),
+    ({"label_format": "fp32"}, "format fp32, expected fp16 as labels.json says"),
+    ({"label_format": "topk", "label_top_k": 2}, "format topk, expected fp16"),
+])
+def test_a_file_of_another_run_is_refused(run, changed, message):
+    other = epoch_file(tiny.label_folder(run, 1, **changed).folder, 0).read_bytes()
+    store = tiny.label_folder(run, 1)
+    assert is_finished(store.folder, 0, store.plan_options, store.number_format, store.recipe)
+    epoch_file(store.folder, 0).write_bytes(other)
+    assert not is_finished(store.folder, 0, store.plan_options, store.number_format, store.recipe)
+    with pytest.raises(UserError, match=f"{message}.* Was it copied from another run"):
+        store.epoch(0)
 
 
-def test_store(tmp_path):
-    content = labels_json(tmp_path)
-    for epoch in range(3):
-        write(tmp_path, epoch, recipe=recipe_hash(content))
-    store = LabelStore(tmp_path, Images())
-    assert store.plan_options == OPTIONS
+def test_an_epoch_under_another_number_is_refused(run):
+    store = tiny.label_folder(run, 2)
+    shutil.copy(epoch_file(store.folder, 1), epoch_file(store.folder, 0))
+    with pytest.raises(UserError, match="epoch 1, expected 0 as labels.json says"):
+        store.epoch(0)
+
+
+# The labels folder
+
+def test_the_store_says_what_labels_json_says(run):
+    store = tiny.label_folder(run, 3)
+    assert store.plan_options == PlanOptions(images=9, size=16, batch_size=5)
     assert store.options["teacher_weights"] == "IMAGENET1K_V1"
     assert (store.epochs, store.teachers, store.store) == ([0, 1, 2], {"resnet18": "ab"}, "files")
-    assert store.number_format == FORMAT["fp16"]
-    assert torch.equal(store.epoch(2).batch(1), through_format(logits(2)[5:10], FORMAT["fp16"]))
-    store.check(3, batch_size=5)
-    with pytest.raises(UserError, match="batches of 5 images, --batch-size is 4"):
-        store.check(3, batch_size=4)
-    epoch_file(tmp_path, 1).unlink()
-    with pytest.raises(UserError, match="2 of 3 epochs, the first missing is epoch 1. Was relabel stopped"):
+    assert store.number_format == label_format("fp16", 3)
+
+
+def test_a_missing_epoch_is_named(run):
+    store = tiny.label_folder(run, 3)
+    store.check(3)
+    with pytest.raises(UserError, match="3 of 4 epochs, the first missing is epoch 3"):
+        store.check(4)
+    epoch_file(store.folder, 1).unlink()
+    with pytest.raises(UserError, match="2 of 3 epochs, the first missing is epoch 1. Was relabel"):
         store.check(3)
-    shutil.copy(epoch_file(tmp_path, 2), epoch_file(tmp_path, 1))
-    with pytest.raises(UserError, match="epoch 2, expected 1"):
-        store.check(3)
+    with pytest.raises(UserError, match="epoch_001.safetensors: missing. Was relabel stopped"):
+        store.epoch(1)
 
 
-def test_store_of_another_run(tmp_path):
-    labels_json(tmp_path)
-    write(tmp_path, recipe=recipe_hash(labels_json(tmp_path / "other", fkd_seed=43)))
-    with pytest.raises(UserError, match="another recipe"):
-        LabelStore(tmp_path, Images()).epoch(0)
+def test_wide_numbers(run):
+    store = tiny.label_folder(run, 1)
+    assert epoch_file(store.folder, 1000).name == "epoch_1000.safetensors"
+    for name in ("epoch_1000.safetensors", "epoch_1.safetensors", "preview.png"):
+        (store.folder / name).touch()
+    assert store.epochs == [0, 1000]
 
 
-def test_store_none_needs_no_files(tmp_path):
-    labels_json(tmp_path, store="none")
-    LabelStore(tmp_path, Images()).check(300)
-
-
-def test_no_or_damaged_labels_json(tmp_path):
+def test_a_missing_or_damaged_labels_json(run):
     with pytest.raises(UserError, match="labels.json: not found. It is written by relabel"):
-        LabelStore(tmp_path, Images())
-    write_json(tmp_path / "labels.json", {"options": {}})
-    with pytest.raises(UserError, match="labels.json: does not say 'teacher_weights'"):
-        LabelStore(tmp_path, Images())
-    labels_json(tmp_path, label_format="int4")
-    with pytest.raises(UserError, match="labels.json: does not say 'int4'"):
-        LabelStore(tmp_path, Images())
+        LabelStore(run / "labels", open_distilled(run / "images"))
+    content = read_json(tiny.label_folder(run, 0).folder / "labels.json", "relabel")
+    write_json(run / "labels/labels.json", {"options": {}})
+    with pytest.raises(UserError, match="labels.json: damaged .it does not say 'teacher_weights'"):
+        LabelStore(run / "labels", open_distilled(run / "images"))
+    content["options"]["label_format"] = "int4"
+    write_json(run / "labels/labels.json", content)
+    with pytest.raises(UserError, match="labels.json: damaged .it does not say 'int4'"):
+        LabelStore(run / "labels", open_distilled(run / "images"))
 
 
-def test_store_of_top_k(tmp_path):
-    content = labels_json(tmp_path, label_format="topk", label_top_k=3)
-    write(tmp_path, 0, "topk", recipe=recipe_hash(content))
-    store = LabelStore(tmp_path, Images())
-    store.check(1)
-    assert torch.equal(store.epoch(0).batch(2), through_format(logits()[10:], FORMAT["topk"]))
+# The images that were labelled
+
+class Images:
+    """What check_images needs of an ImageSet."""
+
+    def __init__(self, count=13, classes=("a", "b", "c"), files="f" * 64):
+        self.folder = "run/images"
+        self.identity = {"count": count, "classes": list(classes), "files": files}
 
 
 @pytest.mark.parametrize(("images", "sentence"), [
     (Images(count=14), "labels are for 13 images, run/images has 14: images were added"),
     (Images(count=12), "images were removed"),
     (Images(files="0" * 64), "was renamed or changed"),
-    (Images(classes=["c1", "c0", *(f"c{i}" for i in range(2, 7))]), "another order .* class 0 .* is c1, in the labels c0"),
-    (Images(classes=[f"c{i}" for i in range(6)]), "labels are for 7 classes, run/images has 6; they differ in c6"),
+    (Images(classes="bac"), "another order .* class 0 of run/images is b, in the labels a"),
+    (Images(classes="ab"), "labels are for 3 classes, run/images has 2; they differ in c"),
+    (Images(classes="abb"), "labels are for 3 classes, run/images has 3; they differ in c"),
 ])
 def test_labels_of_other_images(images, sentence):
     with pytest.raises(UserError, match=sentence):
         check_images("run/labels", Images().identity, images)
+
+
+def test_the_store_checks_the_images(run):
+    tiny.label_folder(run, 1)
+    image = run / "images/new001/class001_id001.png"
+    image.rename(image.with_name("class001_id007.png"))
+    with pytest.raises(UserError, match="was renamed or changed since it was labelled"):
+        LabelStore(run / "labels", open_distilled(run / "images"))

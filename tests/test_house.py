@@ -1,88 +1,139 @@
-"""The shape of the project: which way imports go, that every option is read, that scripts are POSIX sh."""
+"""The shape of the house: imports go one way, options are read, --help is quick, scripts are sh."""
 
 import ast
+import functools
 import importlib
+import inspect
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from utils import options
+
 ROOT = Path(__file__).parents[1]
-# From the ground up: a room imports itself and the rooms above it in this list.
-BELOW = {
+# From the ground up: a room imports itself and the rooms named here, which are all before it.
+GROUND = ("utils", "data", "models")
+IMPORTS = {
     "utils": (),
     "data": ("utils",),
     "models": ("utils", "data"),
-    "recover": ("utils", "data", "models"),
-    "relabel": ("utils", "data", "models"),
-    "validate": ("utils", "data", "models"),
-    "report": ("utils", "data", "models"),
-    "reproduce": ("utils", "data", "models", "recover", "relabel", "validate", "report"),
-    "benchmarks": ("utils", "data", "models", "recover", "relabel", "validate", "report", "reproduce"),
+    "recover": GROUND,
+    "relabel": GROUND,
+    "validate": GROUND,
+    "report": GROUND,
+    "reproduce": (*GROUND, "recover", "relabel", "validate", "report"),
+    "benchmarks": (*GROUND, "recover", "relabel", "validate", "report", "reproduce"),
 }
-ROOMS = tuple(BELOW)
-SCRIPTS = sorted(p.relative_to(ROOT) for p in ROOT.rglob("*.sh") if ".venv" not in p.parts) + [Path(".ci/run")]
+SCRIPTS = sorted(path.relative_to(ROOT) for path in [*ROOT.rglob("*.sh"), ROOT / ".ci/run"]
+                 if ".venv" not in path.parts)
+
+
+@functools.cache
+def parsed(file):
+    return ast.parse(file.read_text())
 
 
 def sources(room):
     return sorted((ROOT / room).rglob("*.py"))
 
 
-@pytest.mark.parametrize("room", ROOMS)
+# Imports
+
+def imported(tree):
+    """Names of the modules that a file imports, at its top or inside a function."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+@pytest.mark.parametrize("room", IMPORTS)
 def test_imports_go_one_way(room):
     for file in sources(room):
-        for node in ast.walk(ast.parse(file.read_text())):
-            names = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                names = [node.module or ""]
-            for name in names:
-                first = name.split(".")[0]
-                assert first not in ROOMS or first in (room, *BELOW[room]), f"{file.relative_to(ROOT)} imports {name}"
+        for name in imported(parsed(file)):
+            first = name.split(".")[0]
+            assert first not in IMPORTS or first in (room, *IMPORTS[room]), (
+                f"{file.relative_to(ROOT)} imports {name}")
 
 
-PARSERS = {"recover": "recover.args", "relabel": "relabel.args", "validate": "validate.args", "models": "models.pretrain_args",
-           "reproduce": "reproduce.quickstart"}
+# Options
+
+OPTIONS = {"recover.options": ["Options"], "relabel.options": ["Options"],
+           "validate.options": ["Options"], "models.pretrain_options": ["Options"],
+           "report.options": ["Fig1", "Fig4", "Fig5"]}
 
 
-def attributes_read(room):
-    """Names X of every args.X in a room, and of what options are handed on as: settings["X"], recipe.X, a law's self.X."""
-    found = set()
-    for file in sources(room):
-        for node in ast.walk(ast.parse(file.read_text())):
-            holders = ("args", "self.args", "recipe", *(["self"] if file.name == "teacher_pool.py" else []))
-            if isinstance(node, ast.Attribute) and ast.unparse(node.value) in holders:
-                found.add(node.attr)
-            elif isinstance(node, ast.Subscript) and ast.unparse(node.value).endswith("settings") and isinstance(
-                    node.slice, ast.Constant):
-                found.add(node.slice.value)
-    return found
+def names_read(files):
+    """Every X of .X, ["X"] and .get("X") in files, which is how options are read."""
+    names = set()
+    for file in files:
+        for node in ast.walk(parsed(file)):
+            if isinstance(node, ast.Attribute):
+                names.add(node.attr)
+            elif isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
+                names.add(node.slice.value)
+            elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".get"):
+                names.add(getattr(node.args[0], "value", None))
+    return names
 
 
-@pytest.mark.parametrize("room", PARSERS)
-def test_every_option_is_read(room):
-    read = attributes_read(room)
-    if room == "models":
-        from models.pretrain_args import PER_NET
+@pytest.mark.parametrize("module", OPTIONS)
+def test_every_option_is_read_and_has_help(module):
+    # labels.json keeps relabel's options, and data.labels reads them there.
+    room = [*sources(module.split(".")[0]), ROOT / "data/labels.py"]
+    for kind in (getattr(importlib.import_module(module), name) for name in OPTIONS[module]):
+        groups = [Path(inspect.getsourcefile(group.type)) for group in options._groups(kind)]
+        read = names_read({*room, *groups})
+        for field in options.option_fields(kind):
+            name = field.name.removesuffix("_for")  # lr_for: of single networks, read beside lr
+            assert name in read, f"{module}: {options.flag(name)} is not read"
+            assert field.metadata["help"], f"{module}: {options.flag(name)} has no help"
 
-        read |= set(PER_NET) | {f"{option}_for" for option in PER_NET}  # read by getattr in a loop over PER_NET
-    for action in importlib.import_module(PARSERS[room]).get_args_parser()._actions:
-        if action.dest != "help":
-            assert action.dest in read, f"{room}: --{action.dest} is read nowhere"
-            assert action.help, f"{room}: --{action.dest} has no help"
 
+# --help
+
+ENTRIES = [".".join(file.relative_to(ROOT).with_suffix("").parts) for room in IMPORTS
+           for file in sources(room) if '__name__ == "__main__"' in file.read_text()]
+HELP = """
+import runpy, sys, time
+sys.argv = ["entry", "--help"]
+try:
+    runpy.run_module({entry!r}, run_name="__main__")
+except SystemExit as end:
+    assert not end.code, end.code
+print("heavy:", {{"torch", "numpy", "PIL"}} & set(sys.modules), "seconds:", time.process_time())
+"""
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_help_answers_at_once(entry):
+    run = subprocess.run([sys.executable, "-c", HELP.format(entry=entry)], cwd=ROOT,
+                         capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "usage: " in run.stdout
+    heavy, seconds = re.search(r"heavy: (.*) seconds: ([\d.]+)", run.stdout).groups()
+    assert heavy == "set()"
+    assert float(seconds) < 1
+
+
+# Scripts
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=str)
 def test_scripts_are_posix_sh(script):
-    shell = shutil.which("dash") or "sh"
+    shell, text = shutil.which("dash") or "sh", (ROOT / script).read_text()
     assert subprocess.run([shell, "-n", ROOT / script], capture_output=True).returncode == 0
-    assert not re.search(r"\[\[|^\s*source |pipefail|\bfunction \w+|<\(", (ROOT / script).read_text(), re.M)
+    assert not re.search(r"\[\[|^\s*source |pipefail|\bfunction \w+|<\(", text, re.M)
+    assert not [line for line in text.splitlines() if len(line) > 100]
 
 
-@pytest.mark.parametrize("siblings", ["recover/*.sh", "relabel/*.sh", "validate/*.sh", "reproduce/table*.sh"])
+@pytest.mark.parametrize("siblings", ["recover/*.sh", "relabel/*.sh", "validate/*.sh",
+                                      "reproduce/table*.sh"])
 def test_sibling_scripts_differ_only_above_the_line(siblings):
-    below = {p.read_text().split("# ---- nothing to edit below ----")[1] for p in ROOT.glob(siblings)}
+    line = "# ---- nothing to edit below ----"
+    below = {path.read_text().split(line)[1] for path in ROOT.glob(siblings)}
     assert len(below) == 1

@@ -3,11 +3,14 @@ import pytest
 import torch
 from torch import nn
 
-from data.datasets import ArrayImages
+from data.image_set import ImageSet
 from data.images import normalise
+from models import evaluate
 from models.evaluate import accuracy, dataset_accuracy
 
 CPU = torch.device("cpu")
+# Labels 0, 1, 2 are right; 3 is given as 20, the second nearest; 7 is given as 0, the farthest.
+LEVELS, LABELS = [0, 10, 20, 20, 0], [0, 1, 2, 3, 7]
 
 
 class Brightness(nn.Module):
@@ -25,19 +28,22 @@ class Brightness(nn.Module):
 
 
 def grey_images(levels):
-    return torch.tensor(levels, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 4, 4).contiguous()
+    grey = torch.tensor(levels, dtype=torch.uint8).view(-1, 1, 1, 1)
+    return grey.expand(-1, 3, 4, 4).contiguous()
+
+
+def linear():
+    return nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
 
 
 def test_top1_and_top5_by_hand():
-    # labels 0, 1, 2 right; 3 given as 20: second nearest; 7 given as 0: farthest
-    pixels, labels = grey_images([0, 10, 20, 20, 0]), torch.tensor([0, 1, 2, 3, 7])
     for batch_size in (1, 2, 250):
-        assert accuracy(Brightness(), pixels, labels, CPU, batch_size) == {"top1": 60.0, "top5": 80.0, "count": 5}
+        found = accuracy(Brightness(), grey_images(LEVELS), torch.tensor(LABELS), CPU, batch_size)
+        assert found == {"top1": 60.0, "top5": 80.0, "count": 5}
 
 
 def test_fewer_than_five_classes_have_full_top5():
-    net = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
-    assert accuracy(net, grey_images([0, 9, 200]), torch.tensor([0, 1, 2]), CPU)["top5"] == 100
+    assert accuracy(linear(), grey_images([0, 9, 200]), torch.tensor([0, 1, 2]), CPU)["top5"] == 100
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -58,18 +64,18 @@ def test_modes_are_put_back_after_an_error():
 
 
 def test_images_reach_the_network_normalised():
-    seen = []
-    net = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
+    seen, net = [], linear()
     net.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     accuracy(net, grey_images([0, 9, 200]), torch.tensor([0, 1, 2]), CPU)
     assert torch.equal(seen[0], normalise(grey_images([0, 9, 200])))
 
 
 @pytest.mark.parametrize("at_once", [2, 5000])
-def test_a_whole_dataset_in_parts(at_once):
-    arrays = np.stack([np.full((4, 4, 3), level, dtype=np.uint8) for level in (0, 10, 20, 20, 0)])
-    images = ArrayImages("digits", "test", list("01234567"), arrays, [0, 1, 2, 3, 7], 4, flips=False)
-    found = dataset_accuracy(Brightness(), images, CPU, workers=1, at_once=at_once)
+def test_a_whole_dataset_in_parts(monkeypatch, at_once):
+    monkeypatch.setattr(evaluate, "_AT_ONCE", at_once)
+    arrays = np.stack([np.full((4, 4, 3), level, dtype=np.uint8) for level in LEVELS])
+    images = ImageSet("digits", list("01234567"), LABELS, 4, arrays=arrays)
+    found = dataset_accuracy(Brightness(), images, CPU)
     assert found["count"] == 5
     assert found["top1"] == pytest.approx(60)
     assert found["top5"] == pytest.approx(80)

@@ -5,13 +5,8 @@ from torch import nn
 from torchvision import models as torchvision_models
 
 from data.images import MEAN, STD
-from models.networks import (
-    build,
-    check_image_size,
-    fingerprint,
-    load_network,
-    save_network,
-)
+from models.networks import build, check_image_size, fingerprint, load_network, save_network
+from utils import checkpoint
 from utils.errors import UserError
 
 SMALL = "shufflenet_v2_x0_5"
@@ -26,8 +21,9 @@ def logits(network, x):
     return network.eval()(x)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "efficientnet_b0", SMALL, "densenet121", "timm/resnet10t",
-                                  "timm/mobilenetv3_small_050", "regnet_y_400mf"])
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "efficientnet_b0", SMALL,
+                                  "densenet121", "timm/resnet10t", "timm/mobilenetv3_small_050",
+                                  "regnet_y_400mf"])
 def test_both_stems_and_what_they_shrink(name):
     """The first convolution halves 64 px as published and keeps them in the small stem."""
     for stem, side in (("imagenet", 32), ("small", 64)):
@@ -35,7 +31,8 @@ def test_both_stems_and_what_they_shrink(name):
         sides = []
         for module in network.modules():
             if isinstance(module, nn.Conv2d):
-                module.register_forward_hook(lambda _, __, out, sides=sides: sides.append(out.shape[-1]))
+                module.register_forward_hook(
+                    lambda _, __, out, sides=sides: sides.append(out.shape[-1]))
         assert logits(network, batch(1, 64)).shape == (1, 7)
         assert sides[0] == side
 
@@ -48,12 +45,14 @@ def test_a_resnets_small_stem_is_three_by_three_without_pool():
 
 @pytest.mark.parametrize("name", ["alexnet", "vgg11", "convnext_tiny"])
 def test_a_stem_that_is_not_defined(name):
-    with pytest.raises(UserError, match=f"{name}: the stem 'small' is not defined"), torch.device("meta"):
+    sentence = f"{name}: the stem 'small' is not defined"
+    with pytest.raises(UserError, match=sentence), torch.device("meta"):
         build(name, 10, "small")
 
 
-@pytest.mark.parametrize(("name", "near"), [("resnet81", "resnet18"), ("timm/resnet81", "timm/resnet"),
-                                            ("vit_tiny_patch16_224", "timm/vit_tiny_patch16_224"), ("zzz", "timm/NAME")])
+@pytest.mark.parametrize(("name", "near"), [
+    ("resnet81", "resnet18"), ("timm/resnet81", "timm/resnet"),
+    ("vit_tiny_patch16_224", "timm/vit_tiny_patch16_224"), ("zzz", "timm/NAME")])
 def test_unknown_names_suggest_the_nearest(name, near):
     with pytest.raises(UserError, match=f"{name}: no such network.*{near}"):
         build(name, 10)
@@ -73,7 +72,8 @@ def test_input_resize_is_bilinear_and_skipped_at_its_own_size():
     network = build(SMALL, 5, input_resize=48, seed=("r",)).eval()
     x = batch(2, 32)
     larger = F.interpolate(x, size=(48, 48), mode="bilinear", align_corners=False)
-    torch.testing.assert_close(logits(network, x), network.net(larger.contiguous(memory_format=torch.channels_last)))
+    expected = network.net(larger.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(logits(network, x), expected)
     torch.testing.assert_close(logits(network, larger), logits(network, x))
 
 
@@ -84,20 +84,20 @@ def test_other_preprocessing_is_converted():
     assert other.mean == other.std == (0.5, 0.5, 0.5)
     pixels = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     given = (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
-    torch.testing.assert_close(logits(other, given), other.net((pixels - 0.5) / 0.5), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(logits(other, given), other.net((pixels - 0.5) / 0.5), rtol=1e-4,
+                               atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "width"), [("resnet18", 512), (SMALL, 1024), ("squeezenet1_1", 512), ("timm/resnet10t", 512)])
+@pytest.mark.parametrize(("name", "width"), [("resnet18", 512), (SMALL, 1024),
+                                             ("squeezenet1_1", 512), ("timm/resnet10t", 512)])
 def test_penultimate_features(name, width):
     network = build(name, 6, seed=("f",)).eval()
     x = batch(2, 64)
     with torch.no_grad():
-        features, out = network.features_and_logits(x)
+        features = network.features(x)
         assert features.shape == (2, width)
-        assert torch.equal(features, network.features(x))
-        assert torch.equal(out, network(x))
         if name == "resnet18":
-            torch.testing.assert_close(network.net.fc(features), out)
+            torch.testing.assert_close(network.net.fc(features), network(x))
 
 
 def test_image_size_probe():
@@ -105,7 +105,8 @@ def test_image_size_probe():
         alexnet = build("alexnet", 10)
         check_image_size(alexnet, 63)
         for side in (32, 62):
-            with pytest.raises(UserError, match=rf"alexnet: cannot take images of {side} px.*--input-resize alexnet=64"):
+            advice = rf"alexnet: cannot take images of {side} px.*--input-resize alexnet=64"
+            with pytest.raises(UserError, match=advice):
                 check_image_size(alexnet, side)
         check_image_size(build("alexnet", 10, input_resize=64), 32)
         with pytest.raises(UserError, match="--input-resize timm/vit_tiny_patch16_224=224"):
@@ -153,8 +154,9 @@ def test_stored_weights_are_the_plain_nets_in_the_ordinary_layout(tmp_path):
     torch.testing.assert_close(logits(plain, batch()), logits(network, batch()))
 
 
-@pytest.mark.parametrize(("suffix", "wrap"), [(".pth", lambda s: s), (".pt", lambda s: {"state_dict": s, "epoch": 3}),
-                                              (".pth", lambda s: {"model": {"module." + k: v for k, v in s.items()}})])
+@pytest.mark.parametrize(("suffix", "wrap"), [
+    (".pth", lambda s: s), (".pt", lambda s: {"state_dict": s, "epoch": 3}),
+    (".pth", lambda s: {"model": {"module." + k: v for k, v in s.items()}})])
 @pytest.mark.parametrize("stem", ["imagenet", "small"])
 def test_anybodys_state_dict(tmp_path, suffix, wrap, stem):
     network = build("resnet18", 7, stem, seed=("p",))
@@ -164,32 +166,36 @@ def test_anybodys_state_dict(tmp_path, suffix, wrap, stem):
     assert fingerprint(again) == fingerprint(network)
 
 
-def test_files_that_are_refused(tmp_path):
-    network = build(SMALL, 4, seed=("s",))
-    good = tmp_path / "net.safetensors"
-    save_network(good, network, {})
-    with pytest.raises(UserError, match="no such file"):
-        load_network(tmp_path / "none.safetensors")
-    with pytest.raises(UserError, match="no such file"):
-        load_network(tmp_path / "none.pth", SMALL)
-    with pytest.raises(UserError, match=f"holds {SMALL}, expected resnet18"):
-        load_network(good, "resnet18")
-    torch.save(network.net.state_dict(), tmp_path / "plain.pth")
-    with pytest.raises(UserError, match="does not say which network"):
-        load_network(tmp_path / "plain.pth")
-    with pytest.raises(UserError, match="is not a state dict of mobilenet_v2"):
-        load_network(tmp_path / "plain.pth", "mobilenet_v2")
-    torch.save(build("resnet18", 4).net.state_dict(), tmp_path / "r18.pth")
-    with pytest.raises(UserError, match="is not a state dict of resnet50.*missing"):
-        load_network(tmp_path / "r18.pth", "resnet50")
-    torch.save([1, 2], tmp_path / "list.pth")
-    with pytest.raises(UserError, match="no state dict"):
-        load_network(tmp_path / "list.pth", SMALL)
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """One good file and bad ones of every kind."""
+    folder, network = tmp_path_factory.mktemp("files"), build(SMALL, 4, seed=("s",))
+    save_network(folder / "net.safetensors", network, {})
+    torch.save(network.net.state_dict(), folder / "plain.pth")
+    torch.save(build("resnet18", 4).net.state_dict(), folder / "r18.pth")
+    torch.save([1, 2], folder / "list.pth")
     for name in ("net.safetensors", "plain.pth"):
-        damaged = tmp_path / f"damaged_{name}"
-        damaged.write_bytes((tmp_path / name).read_bytes()[:5000])
-        with pytest.raises(UserError, match="damaged"):
-            load_network(damaged, SMALL)
+        (folder / f"cut_{name}").write_bytes((folder / name).read_bytes()[:5000])
+    for key, value in {"name": "resnet81", "num_classes": "four", "mean": [0.5]}.items():
+        spec = {**network.spec(), key: value}
+        checkpoint.save_tensors(folder / f"forged_{key}.safetensors", network.net.state_dict(),
+                                {"network": spec, "about": {}})
+    return folder
+
+
+@pytest.mark.parametrize(("file", "name", "sentence"), [
+    ("none.safetensors", None, "no such file"), ("none.pth", SMALL, "no such file"),
+    ("net.safetensors", "resnet18", f"holds {SMALL}, expected resnet18"),
+    ("plain.pth", None, "does not say which network"),
+    ("plain.pth", "mobilenet_v2", "is not a state dict of mobilenet_v2"),
+    ("r18.pth", "resnet50", "is not a state dict of resnet50.*missing"),
+    ("list.pth", SMALL, "no state dict"), ("cut_net.safetensors", SMALL, "damaged"),
+    ("cut_plain.pth", SMALL, "damaged"), ("forged_name.safetensors", None, "damaged .*resnet81"),
+    ("forged_num_classes.safetensors", None, "damaged"),
+    ("forged_mean.safetensors", None, "damaged")])
+def test_files_that_are_refused(files, file, name, sentence):
+    with pytest.raises(UserError, match=sentence):
+        load_network(files / file, name)
 
 
 def test_a_pickle_that_would_run_code_is_refused(tmp_path):
@@ -206,6 +212,7 @@ def test_a_small_stem_and_an_input_resize_can_be_said_for_plain_files(tmp_path):
     network = build("mobilenet_v2", 3, "small", 64, seed=("plain",)).eval()
     torch.save(network.net.state_dict(), tmp_path / "plain.pth")
     x = batch(2, 32)
-    again = load_network(tmp_path / "plain.pth", "mobilenet_v2", stem="small", input_resize=64)[0].eval()
+    again, _ = load_network(tmp_path / "plain.pth", "mobilenet_v2", stem="small", input_resize=64)
     assert torch.equal(logits(again, x), logits(network, x))
-    assert not torch.equal(logits(load_network(tmp_path / "plain.pth", "mobilenet_v2")[0].eval(), x), logits(network, x))
+    other, _ = load_network(tmp_path / "plain.pth", "mobilenet_v2")
+    assert not torch.equal(logits(other, x), logits(network, x))

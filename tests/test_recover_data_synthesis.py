@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from interrupting import interrupt
 from PIL import Image
 
-from data import datasets, images
+from data import images
+from data.image_set import open_real
 from models.networks import build, save_network
-from recover import data_synthesis, group_run, synthesize
+from recover import inversion, synthesize, unit_run
 from recover.data_synthesis import main
 from recover.unit_files import UnitFiles
 from utils.errors import UserError
@@ -28,13 +30,16 @@ def data(tmp_path_factory):
 
 
 def command(data, out, *more):
-    return ["--train-dir", str(data / "train"), "--output-dir", str(out), "--teacher-weights", str(data / "teachers"),
-            "--bn-teachers", "shufflenet_v2_x0_5", "alexnet", "--image-size", "32", "--ipc-end", "2", "--iteration", "4",
-            "--batch-size", "2", "--units-per-step", "2", "--min-teacher-accuracy", "0", "--checkpoint-every", "2", *more]
+    return ["--train-dir", str(data / "train"), "--output-dir", str(out),
+            "--teacher-weights", str(data / "teachers"),
+            "--bn-teachers", "shufflenet_v2_x0_5", "alexnet", "--image-size", "32",
+            "--ipc-end", "2", "--iteration", "4", "--batch-size", "2", "--units-per-step", "2",
+            "--min-teacher-accuracy", "0", "--checkpoint-every", "2", *more]
 
 
 def files(out, *folders):
-    return {str(p.relative_to(out)): p.read_bytes() for folder in folders for p in sorted((out / folder).rglob("*")) if p.is_file()}
+    return {str(p.relative_to(out)): p.read_bytes() for folder in folders
+            for p in sorted((out / folder).rglob("*")) if p.is_file()}
 
 
 def test_same_command_twice_same_bytes_and_what_lies_on_disk(data, tmp_path, capsys):
@@ -42,7 +47,8 @@ def test_same_command_twice_same_bytes_and_what_lies_on_disk(data, tmp_path, cap
         main(command(data, tmp_path / name))
     a, b = tmp_path / "a", tmp_path / "b"
     assert files(a, "images", "previews") == files(b, "images", "previews")
-    assert sorted(files(a, "images")) == [f"images/new00{c}/class00{c}_id00{i}.png" for c in range(3) for i in range(2)]
+    assert sorted(files(a, "images")) == [f"images/new00{c}/class00{c}_id00{i}.png"
+                                          for c in range(3) for i in range(2)]
     assert (a / "images.json").read_bytes() == (b / "images.json").read_bytes()
     record = json.loads((a / "units/slice00001_chunk000.json").read_text())
     assert record["steps"] == 3
@@ -52,7 +58,8 @@ def test_same_command_twice_same_bytes_and_what_lies_on_disk(data, tmp_path, cap
     assert record["terms"][0]["ce"] > 0
     names = [f"images/new00{c}/class00{c}_id001.png" for c in range(3)]
     assert list(record["start"]) == list(record["files"]) == names
-    assert record["start"]["images/new001/class001_id001.png"] == str(data / "train" / CLASSES[1] / "img_001.JPEG")
+    origin = data / "train" / CLASSES[1] / "img_001.JPEG"
+    assert record["start"]["images/new001/class001_id001.png"] == str(origin)
     assert not list((a / "units").glob("unfinished*"))
     assert "image-steps, about" in capsys.readouterr().out
 
@@ -61,7 +68,7 @@ def test_second_start_does_nothing_and_more_ipc_may_be_added(data, tmp_path, mon
     main(command(data, tmp_path))
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "images").rglob("*.png")}
     with monkeypatch.context() as patch:
-        patch.setattr(group_run, "synthesize", lambda *_: pytest.fail("worked again"))
+        patch.setattr(inversion, "synthesize", lambda *_: pytest.fail("worked again"))
         main(command(data, tmp_path))
     main(command(data, tmp_path, "--ipc-end", "4"))
     assert all(p.stat().st_mtime_ns == t for p, t in before.items())
@@ -71,23 +78,16 @@ def test_second_start_does_nothing_and_more_ipc_may_be_added(data, tmp_path, mon
 @pytest.mark.parametrize("stop_at", [1, 3, 4])
 def test_stopped_and_resumed_equals_uninterrupted(data, tmp_path, monkeypatch, stop_at):
     main(command(data, tmp_path / "whole"))
-    calls = []
-
-    def interrupted(self, step, active):
-        calls.append(step)
-        if len(calls) == stop_at:
-            raise KeyboardInterrupt
-        return original(self, step, active)
-
-    original = data_synthesis.GroupRun.after_step
     with monkeypatch.context() as patch:
-        patch.setattr(data_synthesis.GroupRun, "after_step", interrupted)
+        interrupt(patch, unit_run.UnitRun, "show", stop_at)
         with pytest.raises(KeyboardInterrupt):
             main(command(data, tmp_path / "resumed"))
     main(command(data, tmp_path / "resumed"))
-    assert files(tmp_path / "whole", "images", "previews") == files(tmp_path / "resumed", "images", "previews")
-    terms = [json.loads((tmp_path / run / "units/slice00000_chunk000.json").read_text())["terms"] for run in ("whole", "resumed")]
-    assert terms[0] == terms[1]
+    for folder in ("images", "previews"):
+        assert files(tmp_path / "whole", folder) == files(tmp_path / "resumed", folder)
+    records = [json.loads((tmp_path / run / "units/slice00000_chunk000.json").read_text())
+               for run in ("whole", "resumed")]
+    assert records[0]["terms"] == records[1]["terms"]
     assert not list((tmp_path / "resumed").rglob("unfinished*"))
 
 
@@ -104,11 +104,13 @@ def test_shards_share_a_folder_and_a_run_without_completes_it(data, tmp_path, ca
     main(command(data, tmp_path / "shared", *more))
     for folder in ("images", "previews"):
         assert files(tmp_path / "whole", folder) == files(tmp_path / "shared", folder)
-    assert (tmp_path / "whole/images.json").read_bytes() == (tmp_path / "shared/images.json").read_bytes()
+    whole, shared = (tmp_path / name / "images.json" for name in ("whole", "shared"))
+    assert whole.read_bytes() == shared.read_bytes()
 
 
 def test_single_teacher_from_noise_without_reading_images(data, tmp_path):
-    main(command(data, tmp_path, "--start", "noise", "--decoupling", "single", "--steps", "constant", "--ipc-end", "9"))
+    main(command(data, tmp_path, "--start", "noise", "--decoupling", "single", "--steps",
+                 "constant", "--ipc-end", "9"))
     record = json.loads((tmp_path / "units/slice00008_chunk000.json").read_text())
     assert record["bn_teachers"] == ["resnet18"]
     assert record["steps"] == 4
@@ -116,16 +118,20 @@ def test_single_teacher_from_noise_without_reading_images(data, tmp_path):
 
 
 def test_zero_iterations_save_the_start_as_it_is(data, tmp_path):
-    main(command(data, tmp_path, "--iteration", "0", "--start", "random", "--seed", "1", "--ipc-end", "4"))
-    real = datasets.open_images("imagefolder", "train", data / "train", 32)
+    main(command(data, tmp_path, "--iteration", "0", "--start", "random", "--seed", "1",
+                 "--ipc-end", "4"))
+    real = open_real("imagefolder", "train", data / "train", 32)
     for c in range(3):
-        found = {np.array(Image.open(p)).tobytes() for p in (tmp_path / "images" / f"new00{c}").iterdir()}
-        originals = {real.centre(i).permute(1, 2, 0).numpy().tobytes() for i in real.by_class[c]}
-        assert found == originals  # four slices of four images: each real image used once
+        arrays = {np.array(Image.open(p)).tobytes()
+                  for p in (tmp_path / "images" / f"new00{c}").iterdir()}
+        originals = {real.image(i).permute(1, 2, 0).numpy().tobytes()
+                     for i in real.by_class[c].tolist()}
+        assert arrays == originals  # four slices of four images: each real image used once
 
 
 def test_images_move_away_from_their_start_towards_the_loss(data, tmp_path):
-    main(command(data, tmp_path, "--iteration", "30", "--ipc-end", "1", "--log-every", "29", "--r-bn", "0"))
+    main(command(data, tmp_path, "--iteration", "30", "--ipc-end", "1", "--log-every", "29",
+                 "--r-bn", "0"))
     terms = json.loads((tmp_path / "units/slice00000_chunk000.json").read_text())["terms"]
     assert terms[-1]["step"] == 29
     assert terms[-1]["ce"] < terms[0]["ce"]
@@ -133,19 +139,24 @@ def test_images_move_away_from_their_start_towards_the_loss(data, tmp_path):
 
 def test_other_options_are_refused_by_name(data, tmp_path):
     main(command(data, tmp_path, "--iteration", "1"))
-    with pytest.raises(UserError, match="was made with lr = 0.05, now lr = 0.1. Give the same again"):
+    with pytest.raises(UserError,
+                       match="was made with lr = 0.05, now lr = 0.1. Give the same again"):
         main(command(data, tmp_path, "--iteration", "1", "--lr", "0.1"))
     shutil.copytree(data / "teachers", tmp_path / "moved")
-    main(command(data, tmp_path, "--iteration", "1", "--teacher-weights", str(tmp_path / "moved")))  # the same weights elsewhere
+    # the same weights elsewhere
+    main(command(data, tmp_path, "--iteration", "1", "--teacher-weights", str(tmp_path / "moved")))
     other = build("resnet18", 3, seed=("other",))
     other.classes = list(CLASSES)
     save_network(tmp_path / "moved" / "resnet18.safetensors", other, {})
-    with pytest.raises(UserError, match="was made with (other weights of resnet18|primary_weights)"):
-        main(command(data, tmp_path, "--iteration", "1", "--teacher-weights", str(tmp_path / "moved")))
+    with pytest.raises(UserError,
+                       match="was made with (other weights of resnet18|primary_weights)"):
+        main(command(data, tmp_path, "--iteration", "1", "--teacher-weights",
+                     str(tmp_path / "moved")))
 
 
 def test_a_real_subset_needs_no_teachers(data, tmp_path):
-    main(command(data, tmp_path, "--iteration", "0", "--teacher-weights", "IMAGENET1K_V1", "--primary-teacher", "resnet50"))
+    main(command(data, tmp_path, "--iteration", "0", "--teacher-weights", "IMAGENET1K_V1",
+                 "--primary-teacher", "resnet50"))
     record = json.loads((tmp_path / "units/slice00000_chunk000.json").read_text())
     assert (record["logit_teacher"], record["bn_teachers"], record["weights"]) == (None, [], {})
 
@@ -156,8 +167,10 @@ def test_a_unit_made_with_other_weights_is_refused(data, tmp_path):
     other = build("shufflenet_v2_x0_5", 3, seed=("other",))
     other.classes = list(CLASSES)
     save_network(tmp_path / "teachers" / "shufflenet_v2_x0_5.safetensors", other, {})
-    with pytest.raises(UserError, match="slice00000_chunk000.json: was made with other weights of shufflenet_v2_x0_5"):
-        main(command(data, tmp_path / "run", "--bn-slot-prob", "1", "--ipc-end", "3", "--teacher-weights",
+    message = "slice00000_chunk000.json: was made with other weights of shufflenet_v2_x0_5"
+    with pytest.raises(UserError, match=message):
+        main(command(data, tmp_path / "run", "--bn-slot-prob", "1", "--ipc-end", "3",
+                     "--teacher-weights",
                      str(tmp_path / "teachers")))
 
 
@@ -170,23 +183,27 @@ def test_other_training_images_are_refused(data, tmp_path):
 
 def test_noise_needs_no_image_per_slice(data, tmp_path):
     """More slices than real images: the teacher is measured on those there are."""
-    args = command(data, tmp_path, "--start", "noise", "--ipc-end", "6", "--iteration", "1", "--decoupling", "single")
+    args = command(data, tmp_path, "--start", "noise", "--ipc-end", "6", "--iteration", "1",
+                   "--decoupling", "single")
     args[args.index("--min-teacher-accuracy") + 1] = "100"
-    with pytest.raises(UserError, match="of the real images right .chance 33.3 %., expected at least 100.0 %"):
+    with pytest.raises(UserError,
+                       match="of the real images right .chance 33.3 %., expected at least 100.0 %"):
         main(args)
 
 
 def test_wide_numbers_past_999(tmp_path):
     assert UnitFiles(tmp_path, 1000, 1200, "jpg").image_path(7, 3).name == "class007_id0003.jpg"
-    assert UnitFiles(tmp_path, 10450, 10, "png").image_path(7, 3).relative_to(tmp_path).as_posix() == (
-        "images/new00007/class00007_id003.png")
+    wide = UnitFiles(tmp_path, 10450, 10, "png").image_path(7, 3)
+    assert wide == tmp_path / "images/new00007/class00007_id003.png"
     (tmp_path / "images.json").write_text('{"id_digits": 3}')
     assert UnitFiles(tmp_path, 1000, 1200, "jpg").image_path(7, 3).name == "class007_id003.jpg"
 
 
 def test_teacher_near_chance_stops_the_run(data, tmp_path):
     args = [a for a in command(data, tmp_path) if a not in ("--min-teacher-accuracy", "0")]
-    with pytest.raises(UserError, match=re.compile("of the real images right .chance 33.3 %., expected at least 90.0 %."
+    with pytest.raises(UserError,
+                       match=re.compile("of the real images right .chance 33.3 %., "
+                                        "expected at least 90.0 %."
                                                    ".*another order than the teacher's head")):
         main([*args, "--min-teacher-accuracy", "90"])
     assert not (tmp_path / "units").exists()
@@ -194,7 +211,8 @@ def test_teacher_near_chance_stops_the_run(data, tmp_path):
 
 @pytest.mark.parametrize(("options", "message"), [
     (["--ipc-end", "0"], "found 0, expected at least 1"),
-    (["--ipc-end", "5"], "class n01440764 has 4 images, IPC slice 4 needs 5.*--allow-short-classes"),
+    (["--ipc-end", "5"],
+     "class n01440764 has 4 images, IPC slice 4 needs 5.*--allow-short-classes"),
     (["--ipc-start", "2"], "no slice in between"),
     (["--lr", "-1"], "found -1, expected more than 0"),
     (["--lr", "nan"], "found nan"),
@@ -216,7 +234,8 @@ def test_short_classes_are_left_out_when_allowed(data, tmp_path):
     train = tiny.image_folder(tmp_path / "train", CLASSES, per_class=2)
     (train / CLASSES[1] / "img_001.JPEG").unlink()
     main(command(data, tmp_path / "run", "--train-dir", str(train), "--allow-short-classes"))
-    assert sorted(p.name for p in (tmp_path / "run/images").rglob("*_id001.png")) == ["class000_id001.png", "class002_id001.png"]
+    second = sorted(p.name for p in (tmp_path / "run/images").rglob("*_id001.png"))
+    assert second == ["class000_id001.png", "class002_id001.png"]
 
 
 def test_corrupt_jpeg_is_named(data, tmp_path):
@@ -227,22 +246,23 @@ def test_corrupt_jpeg_is_named(data, tmp_path):
         main(command(data, tmp_path / "run", "--train-dir", str(train)))
 
 
-@pytest.mark.parametrize(("every", "kept"), [("2", "the state of step 2 is kept"), ("9", "no state of it was kept")])
-def test_a_loss_that_is_not_finite_stops_at_its_step_and_keeps_the_last_good_state(data, tmp_path, monkeypatch, every, kept):
+@pytest.mark.parametrize(("every", "kept"), [("2", "the state of step 2 is kept"),
+                                             ("9", "no state of it was kept")])
+def test_a_loss_that_is_not_finite_stops_the_unit(data, tmp_path, monkeypatch, every, kept):
     """Step 3 of 4 has a bad term: neither a logged step nor one with a checkpoint."""
-    args = command(data, tmp_path, "--ipc-end", "1", "--checkpoint-every", every, "--iteration", "4")
-    good, steps = synthesize.step_gradient, []
+    args = command(data, tmp_path, "--ipc-end", "1", "--checkpoint-every", every)
+    good, steps = synthesize.loss_gradient, []
 
-    def bad(parts, *values):
-        terms = good(parts, *values)
+    def bad(views, *values):
+        good(views, *values)
         steps.append(1)
         if len(steps) == 3:
-            terms[0]["ce"] = terms[0]["ce"] * float("nan")
-        return terms
+            views[0].terms["ce"] = views[0].terms["ce"] * float("nan")
 
     with monkeypatch.context() as patch:
-        patch.setattr(synthesize, "step_gradient", bad)
-        with pytest.raises(UserError, match=rf"slice00000_chunk000: ce is nan at step 2 of 4 \(bn \S+ [\d.]+.*--lr.*; {kept}"):
+        patch.setattr(synthesize, "loss_gradient", bad)
+        message = rf"slice00000_chunk000: ce is nan at step 2 of 4 \(bn \S+ [\d.]+.*--lr.*; {kept}"
+        with pytest.raises(UserError, match=message):
             main(args)
     assert not list(tmp_path.rglob("*.png"))
     checkpoints = list(tmp_path.rglob("unfinished*"))
@@ -254,24 +274,26 @@ def test_a_loss_that_is_not_finite_stops_at_its_step_and_keeps_the_last_good_sta
 
 def test_pixels_that_are_not_finite_are_never_kept(data, tmp_path, monkeypatch):
     """The loss is finite, its gradient is not: only the images tell."""
-    good, steps = synthesize.step_gradient, []
+    good, steps = synthesize.loss_gradient, []
 
-    def bad(parts, *values):
-        terms = good(parts, *values)
+    def bad(views, *values):
+        good(views, *values)
         steps.append(1)
-        if len(steps) in (1, 5):  # the first of one run, the last of the next, which no later loss can notice
-            parts[0].augmented.grad[0, 0, 0, 0] = float("inf")
-        return terms
+        # The first step of one run, and the last of the next, which no later loss can notice
+        if len(steps) in (1, 5):
+            views[0].images.grad[0, 0, 0, 0] = float("inf")
 
-    monkeypatch.setattr(synthesize, "step_gradient", bad)
+    monkeypatch.setattr(synthesize, "loss_gradient", bad)
     for every, step in (("1", 0), ("9", 3)):
-        with pytest.raises(UserError, match=f"slice00000_chunk000: .* not finite after step {step} of 4.*no state of it was kept"):
+        message = f"slice00000_chunk000: .* not finite after step {step} of 4.*no state of it was"
+        with pytest.raises(UserError, match=message):
             main(command(data, tmp_path / every, "--ipc-end", "1", "--checkpoint-every", every))
-        assert not list((tmp_path / every).rglob("*.png")) + list((tmp_path / every).rglob("unfinished*"))
+        assert not list((tmp_path / every).rglob("*.png"))
+        assert not list((tmp_path / every).rglob("unfinished*"))
 
 
 def test_result_is_truncated_to_uint8():
     white_ish = torch.tensor([0.0, 0.49999, 0.999, 1.2]).view(4, 1, 1, 1).expand(4, 3, 1, 1)
     mean, std = torch.tensor(images.MEAN).view(3, 1, 1), torch.tensor(images.STD).view(3, 1, 1)
-    found = images.to_uint8((white_ish - mean) / std)
-    assert found[:, 0, 0, 0].tolist() == [0, 127, 254, 255]
+    pixels = images.to_uint8((white_ish - mean) / std)
+    assert pixels[:, 0, 0, 0].tolist() == [0, 127, 254, 255]

@@ -22,8 +22,14 @@ def test_units_proposed_for_a_gpu(images, unit_gb, gpu_gb, alike, expected):
 def test_an_image_step_is_timed_for_every_teacher(compiled, monkeypatch):
     monkeypatch.setattr("recover.estimate.CPU_PIXELS", 4 * 32**2)
     alignment = NormAlignment(build("shufflenet_v2_x0_5", 3).eval().requires_grad_(False))
-    seen = []
-    monkeypatch.setattr(alignment, "_run", lambda x, sizes, run=alignment._run: (seen.append(sizes), run(x, sizes))[1])
-    seconds = seconds_per_image_step({"s": alignment}, [8, 2], 32, torch.device("cpu"), compiled)
+    run, seen = alignment._run, []
+
+    def noting(x, sizes):
+        seen.append(sizes)
+        return run(x, sizes)
+
+    monkeypatch.setattr(alignment, "_run", noting)
+    device = torch.device("cpu")
+    seconds = seconds_per_image_step({"s": alignment}, [8, 2], 32, device, compiled)
     assert seconds["s"] > 0
-    assert set(seen) == {(8, 2) if compiled else (4,)}  # compiled nets take the shape that they will have
+    assert set(seen) == {(8, 2) if compiled else (4,)}  # compiled networks take their own shape

@@ -22,7 +22,8 @@ def test_by_hand(probabilities, expected):
 
 @pytest.mark.parametrize("n", [1, 2, 7, 40, 41])
 def test_equals_slow_walk(n):
-    p = torch.randint(0, 9, (n,), generator=torch.Generator().manual_seed(n)).double()  # with ties
+    generator = torch.Generator().manual_seed(n)
+    p = torch.randint(0, 9, (n,), generator=generator).double()  # with ties
     ascending = sorted(range(n), key=lambda i: (p[i].item(), i))
     expected, offset = [], 0
     while len(expected) < n:

@@ -1,80 +1,110 @@
+from dataclasses import dataclass, field
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from recover.options import Matching
 from recover.priors.convolution import ConvolutionAlignment, smoothed
 from recover.priors.measured import Targets
+from utils.precision import Arithmetic
 
 SIDE, CLASSES = 20, 3
-LAYOUT = [("0", "channels", 3), ("0", "patches", 4), ("1", "channels", 4), ("3", "channels", 4), ("3", "patches", 1)]
+LAYOUT = [("0", "channels", 3), ("0", "patches", 4), ("1", "channels", 4), ("3", "channels", 4),
+          ("3", "patches", 1)]
+LENGTHS = [length for *_, length in LAYOUT]
+
+
+@dataclass
+class Part:
+    labels: torch.Tensor
+    memory: dict = field(default_factory=dict)
+
+    def __len__(self):
+        return len(self.labels)
+
+
+def parts_of(*sizes):
+    return [Part(torch.zeros(size, dtype=torch.int64)) for size in sizes]
 
 
 def random(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) + 0.5
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, dtype=torch.float64, generator=generator) + 0.5
 
 
-def small_net():
+def small_network():
     """Convolution, BatchNorm, ReLU, convolution: four, two and four terms."""
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, CLASSES, 3),
-                        nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    return net.double().eval().requires_grad_(False)
+    layers = [nn.Conv2d(3, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, CLASSES, 3)]
+    network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return network.double().eval().requires_grad_(False)
 
 
-def targets(classes=True):
-    count = sum(length for *_, length in LAYOUT)
-    return Targets(LAYOUT, random(2, count, seed=1), random(CLASSES, 2, count, seed=2) if classes else None)
+def targets():
+    count = sum(LENGTHS)
+    return Targets(LAYOUT, random(2, count, seed=1), random(CLASSES, 2, count, seed=2))
 
 
-def slow_statistics(net, x):
-    """Mean and variance of every term of one unit, layer by layer, through autograd: [(mean, var), ...] as in LAYOUT."""
-    def patches(z):
+def alignment(network, targets, first_layer_weight=10.0, **matching):
+    matching = Matching(match="convolution", **matching)
+    return ConvolutionAlignment(network, targets, matching, first_layer_weight, Arithmetic())
+
+
+def slow_statistics(network, x):
+    """(mean, var) of every term of one unit, as in LAYOUT, through autograd."""
+    def mean_var(rows):
+        means = torch.stack([v.mean() for v in rows])
+        return means, torch.stack([((v - v.mean()) ** 2).mean() for v in rows])
+
+    def channels(z):
+        return mean_var([z[:, c].flatten() for c in range(z.shape[1])])
+
+    def enlarged(z):
         side = -(-z.shape[2] // 16) * 16
         z = F.interpolate(z, size=(side, side), mode="bilinear", align_corners=False)
-        own = [z[:, :, r : r + 16, c : c + 16].flatten() for r in range(0, side, 16) for c in range(0, side, 16)]
-        channels = [z[:, c].flatten() for c in range(z.shape[1])]
-        return [of(channels), of(own)]
+        patches = [z[:, :, r : r + 16, c : c + 16].flatten()
+                   for r in range(0, side, 16) for c in range(0, side, 16)]
+        return [channels(z), mean_var(patches)]
 
-    def of(rows):
-        return torch.stack([v.mean() for v in rows]), torch.stack([((v - v.mean()) ** 2).mean() for v in rows])
-
-    first = net[0](x)
-    return [*patches(x), of([first[:, c].flatten() for c in range(first.shape[1])]), *patches(net[2](net[1](first)))]
+    first = network[0](x)
+    return [*enlarged(x), channels(first), *enlarged(network[2](network[1](first)))]
 
 
-def slow_distance(statistics, target, weight):
+def slow_distance(statistics, target, weight=10.0):
     """statistics, target: [(mean, var), ...] as in LAYOUT."""
     total = 0.0
-    for (name, *_), found, wanted in zip(LAYOUT, statistics, target, strict=True):
-        for a, b in zip(found, wanted, strict=True):
+    for (name, *_), value, wanted in zip(LAYOUT, statistics, target, strict=True):
+        for a, b in zip(value, wanted, strict=True):
             total = total + (weight if name == "0" else 1.0) * ((a - b) ** 2).sum().sqrt()
     return total
 
 
 def cut(tensor):
-    """[2, M] as [(mean, var), ...] by layer."""
-    return [tuple(part) for part in tensor.split([length for *_, length in LAYOUT], 1)]
+    """[2, M] as [(mean, var), ...] by term."""
+    return [tuple(term) for term in tensor.split(LENGTHS, 1)]
 
 
 @pytest.mark.parametrize("sizes", [[4], [2, 2], [3, 1]])
 @pytest.mark.parametrize("weight", [10.0, 1.0])
 def test_distance_and_gradient_against_a_slow_loop(sizes, weight):
-    net, wanted = small_net(), targets(classes=False)
+    network, wanted, parts = small_network(), targets(), parts_of(*sizes)
     x = random(4, 3, SIDE, SIDE).requires_grad_(True)
-    labels = list(torch.zeros(4, dtype=torch.int64).split(sizes))
-    memories = [{} for _ in sizes]
-    with ConvolutionAlignment(net, wanted, first_layer_weight=weight) as alignment:
-        logits, distances = alignment(x, sizes, labels, memories)
-    assert alignment.layers == 3
-    assert memories == [{}] * len(sizes)
-    torch.testing.assert_close(logits, net(x))
-    expected = torch.stack([slow_distance(slow_statistics(net, part), cut(wanted.overall), weight) for part in x.split(sizes)])
+    with alignment(network, wanted, weight) as aligned:
+        logits, distances = aligned(x, parts)
+    assert aligned.layers == 3
+    assert [part.memory for part in parts] == [{}] * len(sizes)
+    torch.testing.assert_close(logits, network(x))
+
+    expected = torch.stack([
+        slow_distance(slow_statistics(network, images), cut(wanted.overall), weight)
+        for images in x.split(sizes)])
     torch.testing.assert_close(distances, expected)
     factors = torch.arange(1.0, len(sizes) + 1, dtype=torch.float64)
-    a, b = (torch.autograd.grad((factors * value).sum(), x)[0] for value in (distances, expected))
+    a, b = (torch.autograd.grad((factors * d).sum(), x)[0] for d in (distances, expected))
     torch.testing.assert_close(a, b)
-    assert not any(m._forward_pre_hooks for m in net.modules())
+    assert not any(m._forward_pre_hooks for m in network.modules())
 
 
 def test_smoothed_statistics_and_their_gradient():
@@ -90,63 +120,53 @@ def test_smoothed_statistics_and_their_gradient():
 
 
 def test_distance_uses_the_smoothed_value_of_each_unit():
-    net, wanted, ema = small_net(), targets(classes=False), 0.8
-    sizes, memories, pasts = [2, 2], [{}, {}], [None, None]
-    labels = [torch.zeros(2, dtype=torch.int64)] * 2
-    # the slow loop runs the net under the hooks: forwards that are not the alignment's are left alone
-    with ConvolutionAlignment(net, wanted, ema=ema) as alignment:
+    network, wanted, ema = small_network(), targets(), 0.8
+    parts, pasts = parts_of(2, 2), [0.0, 0.0]
+    # The slow loop runs the network under the hooks, which leave forwards of others alone.
+    with alignment(network, wanted, statistics_ema=ema) as aligned:
         for step in range(3):
             x = random(4, 3, SIDE, SIDE, seed=step).requires_grad_(True)
-            distances = alignment(x, sizes, labels, memories)[1]
-            expected = []
-            for u, part in enumerate(x.split(sizes)):
-                now = slow_statistics(net, part)
-                pasts[u] = [tuple((ema * p if pasts[u] else 0) + (1 - ema) * t.detach() for p, t in zip(old, pair, strict=True))
-                            for old, pair in zip(pasts[u] or now, now, strict=True)]
-                used = [tuple(p + (t - t.detach()) for p, t in zip(old, pair, strict=True))
-                        for old, pair in zip(pasts[u], now, strict=True)]
-                expected.append(slow_distance(used, cut(wanted.overall), 10.0))
+            distances, expected = aligned(x, parts)[1], []
+            for u, images in enumerate(x.split(2)):
+                statistics = slow_statistics(network, images)
+                now = torch.cat([torch.stack(term) for term in statistics], 1)
+                pasts[u] = ema * pasts[u] + (1 - ema) * now.detach()
+                used = pasts[u] + (now - now.detach())
+                expected.append(slow_distance(cut(used), cut(wanted.overall)))
             torch.testing.assert_close(distances, torch.stack(expected))
-            torch.testing.assert_close(torch.autograd.grad(distances.sum(), x)[0], torch.autograd.grad(sum(expected), x)[0])
-    torch.testing.assert_close(memories[1]["statistics"], torch.cat([torch.stack(pair) for pair in pasts[1]], 1))
+            torch.testing.assert_close(torch.autograd.grad(distances.sum(), x)[0],
+                                       torch.autograd.grad(sum(expected), x)[0])
+    torch.testing.assert_close(parts[1].memory["statistics"], pasts[1])
 
 
 def test_a_unit_that_goes_on_from_its_memory_alone_is_the_same():
-    net, wanted, labels = small_net(), targets(classes=False), torch.zeros(2, dtype=torch.int64)
+    network, wanted, parts, (alone,) = small_network(), targets(), parts_of(2, 2), parts_of(2)
     steps = [random(4, 3, SIDE, SIDE, seed=step) for step in range(3)]
-    with ConvolutionAlignment(net, wanted, ema=0.4) as alignment:
-        memories = [{}, {}]
-        together = [alignment(x, [2, 2], [labels] * 2, memories)[1][1] for x in steps]
-        memory = {}
-        alignment(steps[0][2:], [2], [labels], [memory])
-        memory = {name: tensor.clone() for name, tensor in memory.items()}  # through a checkpoint
-        alone = [alignment(x[2:], [2], [labels], [memory])[1][0] for x in steps[1:]]
-    torch.testing.assert_close(torch.stack(together[1:]), torch.stack(alone))
+    with alignment(network, wanted, statistics_ema=0.4) as aligned:
+        together = [aligned(x, parts)[1][1] for x in steps]
+        aligned(steps[0][2:], [alone])
+        alone.memory = {name: t.clone() for name, t in alone.memory.items()}  # a checkpoint
+        separate = [aligned(x[2:], [alone])[1][0] for x in steps[1:]]
+    torch.testing.assert_close(torch.stack(together[1:]), torch.stack(separate))
 
 
 @pytest.mark.parametrize("patches", ["straight", "swapped"])
 def test_class_statistics(patches):
-    """Half to global targets, half to the average of the class targets of the images present."""
-    net, wanted, share = small_net(), targets(), 0.3
-    x, labels = random(5, 3, SIDE, SIDE).requires_grad_(True), [torch.tensor([2, 0, 2]), torch.tensor([1, 1])]
-    with ConvolutionAlignment(net, wanted, class_weight=share, class_patches=patches) as alignment:
-        distances = alignment(x, [3, 2], labels, [{}, {}])[1]
-    for u, (part, own) in enumerate(zip(x.split([3, 2]), labels, strict=True)):
-        target = cut(sum(wanted.classes[label] for label in own.tolist()) / len(own))
-        if patches == "swapped":
-            target = [pair[::-1] if term == "patches" else pair for pair, (_, term, _) in zip(target, LAYOUT, strict=True)]
-        found = slow_statistics(net, part)
-        expected = (1 - share) * slow_distance(found, cut(wanted.overall), 10.0) + share * slow_distance(found, target, 10.0)
-        torch.testing.assert_close(distances[u], expected)
-
-
-def test_swapped_leaves_the_targets_as_they_are():
-    wanted = targets()
+    """A share is to the average of the class targets of the images present."""
+    network, wanted, share = small_network(), targets(), 0.3
     before = wanted.classes.clone()
-    ConvolutionAlignment(small_net(), wanted, class_weight=0.5, class_patches="swapped")
+    x = random(5, 3, SIDE, SIDE).requires_grad_(True)
+    parts = [Part(torch.tensor([2, 0, 2])), Part(torch.tensor([1, 1]))]
+    with alignment(network, wanted, class_statistics=share, class_patches=patches) as aligned:
+        distances = aligned(x, parts)[1]
     assert torch.equal(wanted.classes, before)
 
-
-def test_class_weight_needs_class_statistics():
-    with pytest.raises(ValueError, match="class statistics"):
-        ConvolutionAlignment(small_net(), targets(classes=False), class_weight=0.5)
+    for distance, part, images in zip(distances, parts, x.split([3, 2]), strict=True):
+        target = cut(sum(wanted.classes[label] for label in part.labels.tolist()) / len(part))
+        if patches == "swapped":
+            target = [pair[::-1] if term == "patches" else pair
+                      for pair, (_, term, _) in zip(target, LAYOUT, strict=True)]
+        statistics = slow_statistics(network, images)
+        expected = ((1 - share) * slow_distance(statistics, cut(wanted.overall))
+                    + share * slow_distance(statistics, target))
+        torch.testing.assert_close(distance, expected)

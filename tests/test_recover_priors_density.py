@@ -6,19 +6,22 @@ from recover.priors.density import density
 
 
 def images(count, side, scale=0.02):
-    return torch.randn(count, 3, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * scale
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(count, 3, side, side, dtype=torch.float64, generator=generator) * scale
 
 
 def slow(x, labels, temperature):
     """Class by class, image by image."""
     x = x.detach().numpy()
     side = x.shape[2]
-    edges = [(i * side // 32, -(-(i + 1) * side // 32)) for i in range(32)]
-    rows = np.array([[image[c, a:b, p:q].mean() for c in range(3) for a, b in edges for p, q in edges] for image in x])
+    windows = [slice(i * side // 32, -(-(i + 1) * side // 32)) for i in range(32)]
+    rows = np.array([[image[c, down, across].mean()
+                      for c in range(3) for down in windows for across in windows] for image in x])
     total = 0.0
     for label in sorted(set(labels)):
-        own = rows[[i for i, found in enumerate(labels) if found == label]]
-        values = np.linalg.eigvals(np.array([[float(np.dot(a, b)) for b in own] for a in own])).real
+        own = rows[[i for i, other in enumerate(labels) if other == label]]
+        gram = np.array([[float(np.dot(a, b)) for b in own] for a in own])
+        values = np.linalg.eigvals(gram).real
         p, q = (np.exp(v) / np.exp(v).sum() for v in (values / temperature, values))
         total += (p * np.log(p / q)).sum()
     return total
@@ -30,7 +33,8 @@ def test_against_a_slow_loop(side, temperature):
     x = images(9, side, scale=0.02 * max(1, side / 32))
     expected = slow(x, labels, temperature)
     assert expected > 1e-5
-    np.testing.assert_allclose(density(x, torch.tensor(labels), temperature).item(), expected, rtol=1e-9)
+    value = density(x, torch.tensor(labels), temperature).item()
+    np.testing.assert_allclose(value, expected, rtol=1e-9)
 
 
 def test_a_class_with_one_image_gives_0():
@@ -43,15 +47,17 @@ def test_a_class_with_one_image_gives_0():
 
 def test_gradient_leaves_the_target_alone():
     x, labels = images(5, 32).requires_grad_(True), torch.tensor([0, 1, 0, 0, 1])
-    found = torch.autograd.grad(density(x, labels), x)[0]
+    gradient = torch.autograd.grad(density(x, labels), x)[0]
     total = 0.0
     for label in (0, 1):
-        values = torch.linalg.eigvalsh(torch.stack([torch.stack([(a * b).sum() for b in x[labels == label]])
-                                                    for a in x[labels == label]]))
+        own = x[labels == label]
+        gram = torch.stack([torch.stack([(a * b).sum() for b in own]) for a in own])
+        values = torch.linalg.eigvalsh(gram)
         p = torch.softmax(values / 4, 0).detach()
         total = total + (p * (p.log() - torch.log_softmax(values, 0))).sum()
-    torch.testing.assert_close(found, torch.autograd.grad(total, x)[0], rtol=1e-9, atol=1e-15)
-    assert found.abs().max() > 0
+    expected = torch.autograd.grad(total, x)[0]
+    torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-15)
+    assert gradient.abs().max() > 0
 
 
 @pytest.mark.parametrize("scale", [0.02, 1.0])

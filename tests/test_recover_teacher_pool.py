@@ -5,15 +5,8 @@ from math import comb
 import pytest
 import torch
 
-from recover.teacher_pool import (
-    TeacherLaw,
-    Teachers,
-    draw_exact,
-    draw_slots,
-    draw_uniform,
-    without_primary,
-)
-from utils.errors import UserError
+from recover.options import TeacherLaw
+from recover.teacher_pool import TeacherDraws, Teachers, draw_slots, draw_teachers, draw_uniform
 
 POOL = ["mobilenet_v2", "efficientnet_b0", "shufflenet_v2_x0_5", "alexnet"]
 
@@ -24,22 +17,22 @@ def law(**options):
 
 def draws(of, count=6000):
     generator = torch.Generator().manual_seed(0)
-    return [of.draw(generator) for _ in range(count)]
+    return [draw_teachers(of, generator) for _ in range(count)]
 
 
 def test_primary_leaves_the_pool():
-    assert without_primary(["resnet18", *POOL, "alexnet"], "resnet18") == POOL
-    assert without_primary(["resnet18", *POOL], "resnet50") == ["resnet18", *POOL]
+    assert TeacherLaw("resnet18", ("resnet18", *POOL, "alexnet")).pool == POOL
+    assert TeacherLaw("resnet50", ("resnet18", *POOL)).everyone == ["resnet50", "resnet18", *POOL]
 
 
 def test_number_of_extras_is_binomial_and_names_are_alike():
     generator, count = torch.Generator().manual_seed(0), 8000
-    found = [draw_slots(POOL, 3, 0.5, generator) for _ in range(count)]
-    assert all(len(set(names)) == len(names) for names in found)
-    sizes = Counter(len(names) for names in found)
+    drawn = [draw_slots(POOL, 3, 0.5, generator) for _ in range(count)]
+    assert all(len(set(names)) == len(names) for names in drawn)
+    sizes = Counter(len(names) for names in drawn)
     for k in range(4):
         assert abs(sizes[k] / count - comb(3, k) / 8) < 0.02  # standard error at most 0.006
-    names = Counter(name for drawn in found for name in drawn)
+    names = Counter(name for each in drawn for name in each)
     for name in POOL:
         assert abs(names[name] / count - 1.5 / 4) < 0.02
 
@@ -51,21 +44,21 @@ def test_pool_smaller_than_slots():
 
 @pytest.mark.parametrize(("least", "most"), [(1, 2), (1, 4), (0, 3), (2, 2)])
 def test_uniform_over_subsets(least, most):
-    """Every subset of least to most members equally often: frequencies within four standard errors."""
+    """Every subset equally often: frequencies within four standard errors."""
     generator, count = torch.Generator().manual_seed(1), 8000
-    found = Counter(tuple(draw_uniform(POOL, least, most, generator)) for _ in range(count))
+    drawn = Counter(tuple(draw_uniform(POOL, least, most, generator)) for _ in range(count))
     subsets = [s for size in range(least, most + 1) for s in combinations(POOL, size)]
-    assert set(found) == set(subsets)
+    assert set(drawn) == set(subsets)
     p = 1 / len(subsets)
     for subset in subsets:
-        assert abs(found[subset] / count - p) < 4 * (p * (1 - p) / count) ** 0.5
+        assert abs(drawn[subset] / count - p) < 4 * (p * (1 - p) / count) ** 0.5
 
 
 def test_exact_draws_every_choice_alike():
     generator = torch.Generator().manual_seed(2)
-    found = Counter(tuple(draw_exact(POOL, 3, generator)) for _ in range(4000))
-    assert set(found) == set(combinations(POOL, 3))
-    assert all(abs(n / 4000 - 1 / 4) < 0.03 for n in found.values())
+    drawn = Counter(tuple(draw_uniform(POOL, 3, 3, generator)) for _ in range(4000))
+    assert set(drawn) == set(combinations(POOL, 3))
+    assert all(abs(n / 4000 - 1 / 4) < 0.03 for n in drawn.values())
 
 
 def test_single_dual_and_multi():
@@ -81,7 +74,8 @@ def test_single_dual_and_multi():
 
 
 def test_multi_laws_and_theta1():
-    assert all(t.bn[0] == t.logit == "resnet18" for t in draws(law(), 100))  # slots: always theta_1 = phi
+    slots = draws(law(), 100)
+    assert all(t.bn[0] == t.logit == "resnet18" for t in slots)  # always theta_1 = phi
     exact = draws(law(bn_law="exact", bn_count=2, theta1="free"), 2000)
     assert all(len(t.bn) == 2 for t in exact)
     assert 0.35 < sum("resnet18" in t.bn for t in exact) / 2000 < 0.45  # 2 of 5 nets
@@ -96,13 +90,15 @@ def test_multi_laws_and_theta1():
 
 
 def test_pre_is_drawn_once_and_intra_anew_at_each_step():
-    pre, intra = law(seed=5), law(seed=5, selection="intra", decoupling="dual")
-    assert not pre.changes
+    pre = TeacherDraws(law(), 5)
+    assert not pre.change
     assert pre.at(4) == pre.at(4, step=9)
     assert len({pre.at(i) for i in range(50)}) > 10
-    assert pre.at(4) != law(seed=6).at(4) or pre.at(5) != law(seed=6).at(5)
+    assert [pre.at(i) for i in range(9)] != [TeacherDraws(law(), 6).at(i) for i in range(9)]
+
+    intra = TeacherDraws(law(selection="intra", decoupling="dual"), 5)
     steps = [intra.at(4, step=s) for s in range(200)]
-    assert intra.changes
+    assert intra.change
     assert steps == [intra.at(4, step=s) for s in range(200)]
     counts = Counter(t.bn[0] for t in steps)
     assert len(counts) == 4
@@ -110,24 +106,10 @@ def test_pre_is_drawn_once_and_intra_anew_at_each_step():
     assert steps != [intra.at(5, step=s) for s in range(200)]
 
 
-def test_in_turn_takes_net_n_mod_k_for_both_terms():
-    turns = law(decoupling="single", selection="in-turn")
-    assert [turns.at(0, step=s).logit for s in range(7)] == ["resnet18", *POOL, "resnet18", POOL[0]]
+def test_in_turn_takes_network_n_mod_k_for_both_terms():
+    turns = TeacherDraws(law(decoupling="single", selection="in-turn"))
+    names = [turns.at(0, step=s).logit for s in range(7)]
+    assert names == ["resnet18", *POOL, "resnet18", POOL[0]]
     assert turns.at(3, step=2) == Teachers("efficientnet_b0", ("efficientnet_b0",))
     assert turns.possible_logit == {"resnet18", *POOL}
-    assert law().possible_logit == {"resnet18"}
-
-
-@pytest.mark.parametrize(("options", "message"), [
-    ({"selection": "in-turn"}, "found --decoupling multi. Give --decoupling single"),
-    ({"selection": "intra", "drawn_per": "image"}, "found --selection intra. Give --selection pre"),
-    ({"bn_law": "exact", "bn_count": 6}, "--bn-count 6: the primary and the pool are 5 nets"),
-])
-def test_laws_that_cannot_be(options, message):
-    with pytest.raises(UserError, match=message):
-        law(**options)
-
-
-def test_dual_needs_another_net():
-    with pytest.raises(UserError, match="needs another net than resnet18"):
-        TeacherLaw("resnet18", (), decoupling="dual")
+    assert TeacherDraws(law()).possible_logit == {"resnet18"}

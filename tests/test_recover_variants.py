@@ -1,15 +1,14 @@
-"""Every preset and variant of recover, a few steps on a tiny folder: what it is known by shows in records and images."""
+"""Every preset and variant of recover: a few steps on a tiny folder, as records and images show."""
 
 import json
 
 import pytest
 import tiny
 import torch
+from interrupting import interrupt
 
-from data import datasets
-from data.distilled import DistilledImages
-from recover import group_run
-from recover.args import get_args_parser
+from data.image_set import open_distilled, open_real
+from recover import unit_run
 from recover.data_synthesis import main
 from utils.errors import UserError
 
@@ -26,10 +25,12 @@ def data(tmp_path_factory):
 
 
 def run(data, out, *more):
-    main(["--train-dir", str(data / "train"), "--output-dir", str(out), "--teacher-weights", str(data / "teachers"),
-          "--bn-teachers", "shufflenet_v2_x0_5", "alexnet", "--image-size", "32", "--ipc-end", "2", "--iteration", "4",
+    main(["--train-dir", str(data / "train"), "--output-dir", str(out), "--teacher-weights",
+          str(data / "teachers"),
+          "--bn-teachers", "shufflenet_v2_x0_5", "alexnet", "--image-size", "32", "--ipc-end", "2",
+          "--iteration", "4",
           "--min-teacher-accuracy", "0", "--workers", "0", *map(str, more)])
-    return DistilledImages(out / "images").pixels, settings(out), records(out)
+    return open_distilled(out / "images").all_pixels, settings(out), records(out)
 
 
 def settings(out):
@@ -45,20 +46,15 @@ def plain(data, tmp_path_factory):
     return run(data, tmp_path_factory.mktemp("plain"))[0]
 
 
-def test_an_option_wins_over_a_preset_also_when_it_equals_a_default():
-    args = get_args_parser().parse_args(["--output-dir", "x", "--preset", "edc", "--lr", "0.05", "--iteration", "4000"])
-    assert args.iteration == 4000
-    assert (args.r_bn, args.batch_size) == (0.1, 20)
-    assert args.given == {"output_dir", "preset", "lr", "iteration"}
-
-
 def test_sre2l(data, tmp_path):
-    _, options, found = run(data, tmp_path, "--preset", "sre2l")
-    assert (options["lr"], options["r_bn"], options["jitter"], options["bn_law"]) == (0.25, 0.01, 4, None)
+    _, options, units = run(data, tmp_path, "--preset", "sre2l")
+    assert (options["lr"], options["r_bn"], options["jitter"]) == (0.25, 0.01, 4)
     content = json.loads((tmp_path / "images.json").read_text())
-    assert (content["preset"], content["preset_changed"]) == ("sre2l", ["iteration"])  # beside the options
-    assert all((r["logit_teacher"], r["bn_teachers"], r["steps"]) == ("resnet18", ["resnet18"], 4) for r in found)
-    assert set(found[0]["start"].values()) == {"noise"}
+    assert content["preset"] == "sre2l"  # beside the options
+    assert content["preset_changed"] == ["bn_teachers", "image_size", "iteration"]
+    assert all((r["logit_teacher"], r["bn_teachers"], r["steps"]) == ("resnet18", ["resnet18"], 4)
+               for r in units)
+    assert set(units[0]["start"].values()) == {"noise"}
 
 
 def test_cda(data, tmp_path):
@@ -68,50 +64,63 @@ def test_cda(data, tmp_path):
 
 
 def test_rded_makes_mosaics_and_optimises_nothing(data, tmp_path):
-    pixels, options, found = run(data, tmp_path, "--preset", "rded", "--iteration", "0", "--mosaic-candidates", "9")
+    pixels, options, units = run(data, tmp_path, "--preset", "rded", "--iteration", "0",
+                                 "--mosaic-candidates", "9")
     assert pixels.shape == (6, 3, 32, 32)
-    assert all(words.startswith("mosaic of ") for r in found for words in r["start"].values())
+    assert all(words.startswith("mosaic of ") for r in units for words in r["start"].values())
     assert (options["ranker"], options["ipc"]) == ("resnet18", 2)
-    with pytest.raises(UserError, match="was made with ipc = 2, now ipc = 1"):  # more images per class: other mosaics
-        run(data, tmp_path, "--preset", "rded", "--iteration", "0", "--mosaic-candidates", "9", "--ipc-end", "1")
+    # more images per class: other mosaics
+    with pytest.raises(UserError, match="was made with ipc = 2, now ipc = 1"):
+        run(data, tmp_path, "--preset", "rded", "--iteration", "0", "--mosaic-candidates", "9",
+            "--ipc-end", "1")
 
 
 def test_edc_from_rded_images_of_another_run(data, tmp_path):
-    with pytest.raises(UserError, match="--preset edc starts from RDED's images, found no --start-dir"):
+    with pytest.raises(UserError,
+                       match="--preset edc starts from RDED's images, found no --start-dir"):
         run(data, tmp_path / "edc", "--preset", "edc")
     start = ["--preset", "rded", "--iteration", "0", "--mosaic-candidates", "9"]
     run(data, tmp_path / "rded", *start)
-    _, options, found = run(data, tmp_path / "edc", "--preset", "edc", "--start-dir", tmp_path / "rded/images", "--iteration", "7",
+    _, options, units = run(data, tmp_path / "edc", "--preset", "edc", "--start-dir",
+                            tmp_path / "rded/images", "--iteration", "7",
                             "--batch-size", "4", "--log-every", "1", "--checkpoint-every", "2")
-    assert (options["class_statistics"], options["statistics_ema"], options["jitter"], options["r_bn"]) == (0.5, 0.8, 0, 0.1)
-    assert [set(row) - {"step", "ce"} for row in found[0]["terms"]] == [
-        {f"bn {name}"} for name in (*TEACHERS, *TEACHERS, TEACHERS[0])]  # nets in turn, AlexNet through its convolutions
-    assert found[0]["classes"] == [0, 0, 1, 1]  # class by class
-    assert all("rded/images/new" in words for words in found[0]["start"].values())
-    assert len(list((data / "teachers").glob("*.convolution.*.safetensors"))) == 3  # measured once, beside the weights
-    (tmp_path / "rded/images/new000/class000_id000.png").write_bytes((data / "train" / CLASSES[0] / "img_000.JPEG").read_bytes())
+    assert (options["class_statistics"], options["statistics_ema"], options["jitter"],
+            options["r_bn"]) == (0.5, 0.8, 0, 0.1)
+    assert [set(row) - {"step", "ce"} for row in units[0]["terms"]] == [
+        # nets in turn, AlexNet through its convolutions
+        {f"bn {name}"} for name in (*TEACHERS, *TEACHERS, TEACHERS[0])]
+    assert units[0]["classes"] == [0, 0, 1, 1]  # class by class
+    assert all("rded/images/new" in words for words in units[0]["start"].values())
+    # measured once, beside the weights
+    assert len(list((data / "teachers").glob("*.convolution.*.safetensors"))) == 3
+    other = data / "train" / CLASSES[0] / "img_000.JPEG"
+    (tmp_path / "rded/images/new000/class000_id000.png").write_bytes(other.read_bytes())
     with pytest.raises(UserError, match="was made with start_images = "):
-        run(data, tmp_path / "edc", "--preset", "edc", "--start-dir", tmp_path / "rded/images", "--iteration", "7",
+        run(data, tmp_path / "edc", "--preset", "edc", "--start-dir", tmp_path / "rded/images",
+            "--iteration", "7",
             "--batch-size", "4")
 
 
 def test_gvbsm(data, tmp_path):
-    options = ["--preset", "gvbsm", "--log-every", "1", "--batch-size", "4", "--bn-teachers", "shufflenet_v2_x0_5"]
-    pixels, found_options, found = run(data, tmp_path / "a", *options)
-    assert (found_options["statistics_ema"], found_options["density"], found_options["lr"]) == (0.4, 1.0, 0.1)
-    assert all("density" in row for row in found[0]["terms"])
+    options = ["--preset", "gvbsm", "--log-every", "1", "--batch-size", "4", "--bn-teachers",
+               "shufflenet_v2_x0_5"]
+    pixels, chosen, units = run(data, tmp_path / "a", *options)
+    assert (chosen["statistics_ema"], chosen["density"], chosen["lr"]) == (0.4, 1.0, 0.1)
+    assert all("density" in row for row in units[0]["terms"])
     assert not torch.equal(pixels, run(data, tmp_path / "b", *options, "--density", "0")[0])
     assert not torch.equal(pixels, run(data, tmp_path / "c", *options, "--statistics-ema", "0")[0])
 
 
 def test_delt_lets_groups_of_a_class_join_one_after_the_other(data, tmp_path):
-    pixels, options, found = run(data, tmp_path, "--preset", "delt", "--ipc-end", "5", "--early-late", "4", "--log-every", "1",
+    pixels, options, units = run(data, tmp_path, "--preset", "delt", "--ipc-end", "5",
+                                 "--early-late", "4", "--log-every", "1",
                                  "--bn-teachers")
-    assert (options["start"], options["crop_schedule"], options["jitter"], options["ipc"]) == ("medium", "cosine", 0, 5)
-    assert found[0]["joins"] == [0, 0, 1, 2, 3] * 3
-    assert found[0]["ipc_ids"] == [0, 1, 2, 3, 4] * 3
+    assert (options["start"], options["crop_schedule"], options["jitter"],
+            options["ipc"]) == ("medium", "cosine", 0, 5)
+    assert units[0]["joins"] == [0, 0, 1, 2, 3] * 3
+    assert units[0]["ipc_ids"] == [0, 1, 2, 3, 4] * 3
     assert pixels.shape[0] == 15
-    chosen = [words.split("/")[-1] for words in list(found[0]["start"].values())[:5]]
+    chosen = [words.split("/")[-1] for words in list(units[0]["start"].values())[:5]]
     order = json.loads((tmp_path / "selection/class00000.json").read_text())["order"]
     assert chosen == list(order)[:5]
 
@@ -129,18 +138,20 @@ def test_delt_lets_groups_of_a_class_join_one_after_the_other(data, tmp_path):
     ["--without-bn", "calibrated", "--bn-slot-prob", "1"],
     ["--bn-normalise", "layers"],
     ["--match", "convolution"],
-    ["--match", "convolution", "--decoupling", "dual", "--units-per-step", "2", "--logit-teacher", "drawn", "--seed", "2"],
+    ["--match", "convolution", "--decoupling", "dual", "--units-per-step", "2", "--logit-teacher",
+     "drawn", "--seed", "2"],
     ["--crop-schedule", "linear"],
     ["--start", "drawn", "--start-flip", "1"],
     ["--batch-layout", "class", "--steps", "constant"],
     ["--precision", "bf16"],
-    ["--precision", "bf16", "--match", "convolution", "--batch-layout", "class", "--steps", "constant", "--density", "1"],
+    ["--precision", "bf16", "--match", "convolution", "--batch-layout", "class", "--steps",
+     "constant", "--density", "1"],
 ], ids=" ".join)
 def test_variants_differ_from_the_default(data, tmp_path, plain, options):
-    pixels, _, found = run(data, tmp_path, *options)
+    pixels, _, units = run(data, tmp_path, *options)
     assert pixels.shape == plain.shape
     assert not torch.equal(pixels, plain)
-    assert all(row["ce"] > 0 for r in found for row in r["terms"])
+    assert all(row["ce"] > 0 for r in units for row in r["terms"])
 
 
 def test_calibrated_aligns_alexnet_where_counted_adds_nothing(data, tmp_path):
@@ -153,10 +164,13 @@ def test_calibrated_aligns_alexnet_where_counted_adds_nothing(data, tmp_path):
 
 
 @pytest.mark.slow  # compiles two nets, some minutes
-@pytest.mark.parametrize("match", [[], ["--match", "convolution"]], ids=["batchnorm", "convolution"])
+@pytest.mark.parametrize("match", [[], ["--match", "convolution"]], ids=["batchnorm",
+                                                                         "convolution"])
 def test_compiled_nets_make_nearly_the_same_images(data, tmp_path, match):
-    options = [*match, "--bn-slot-prob", "1", "--lr", "0.001", "--bn-teachers", "shufflenet_v2_x0_5"]
-    plain, compiled = run(data, tmp_path / "a", *options)[0], run(data, tmp_path / "b", *options, "--compile")[0]
+    options = [*match, "--bn-slot-prob", "1", "--lr", "0.001", "--bn-teachers",
+               "shufflenet_v2_x0_5"]
+    plain, compiled = run(data, tmp_path / "a", *options)[0], run(data, tmp_path / "b", *options,
+                                                                  "--compile")[0]
     assert (plain.int() - compiled.int()).abs().float().mean() < 0.1
 
 
@@ -167,26 +181,30 @@ def test_how_nets_run_belongs_to_the_folder(data, tmp_path):
 
 
 def test_each_image_its_own_draw(data, tmp_path):
-    found = run(data, tmp_path, "--drawn-per", "image", "--ipc-end", "4")[2]
-    assert sum(len(r["classes"]) for r in found) == 12
-    assert len({(tuple(r["ipc_ids"])[0], tuple(r["bn_teachers"])) for r in found}) == len(found)
+    units = run(data, tmp_path, "--drawn-per", "image", "--ipc-end", "4")[2]
+    assert sum(len(r["classes"]) for r in units) == 12
+    assert len({(tuple(r["ipc_ids"])[0], tuple(r["bn_teachers"])) for r in units}) == len(units)
 
 
 def test_images_of_any_folder_are_a_start_and_kept_as_they_are(data, tmp_path):
     first = run(data, tmp_path / "first", "--image-format", "png")[0]
-    kept = run(data, tmp_path / "kept", "--iteration", "0", "--image-format", "png", "--start-dir", tmp_path / "first/images")[0]
+    kept = run(data, tmp_path / "kept", "--iteration", "0", "--image-format", "png", "--start-dir",
+               tmp_path / "first/images")[0]
     assert torch.equal(first, kept)
-    flipped = run(data, tmp_path / "flipped", "--iteration", "0", "--image-format", "png", "--start-flip", "1", "--start-dir",
+    flipped = run(data, tmp_path / "flipped", "--iteration", "0", "--image-format", "png",
+                  "--start-flip", "1", "--start-dir",
                   tmp_path / "first/images")[0]
     assert torch.equal(first.flip(3), flipped)
     tiny.image_folder(tmp_path / "other", ("n01440764", "n01443537"), per_class=2)
-    with pytest.raises(UserError, match="has 2 classes .n01440764, n01443537, ....*the training images have 3"):
+    with pytest.raises(UserError,
+                       match="has 2 classes .n01440764, .*the training images have 3"):
         run(data, tmp_path / "bad", "--start-dir", tmp_path / "other")
 
 
 def test_drawn_is_with_replacement_and_random_without(data, tmp_path):
-    real = datasets.open_images("imagefolder", "train", data / "train", 64)
-    drawn = run(data, tmp_path / "drawn", "--iteration", "0", "--start", "drawn", "--ipc-end", "30")[2]
+    real = open_real("imagefolder", "train", data / "train", 64)
+    drawn = run(data, tmp_path / "drawn", "--iteration", "0", "--start", "drawn", "--ipc-end",
+                "30")[2]
     names = [words for r in drawn for words in r["start"].values()]
     assert len(names) == 90 > len(set(names)) > len(real) // 2
 
@@ -197,28 +215,17 @@ def test_a_verifier_is_printed_and_changes_nothing(data, tmp_path, plain, capsys
     assert "verifier shufflenet_v2_x0_5 " in capsys.readouterr().out
 
 
-def stopped(data, out, monkeypatch, at, *options):
-    """A run that is interrupted after so many steps of its groups."""
-    calls, original = [], group_run.GroupRun.after_step
-
-    def after_step(self, step, active):
-        original(self, step, active)
-        calls.append(step)
-        if len(calls) == at:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(group_run.GroupRun, "after_step", after_step)
-        with pytest.raises(KeyboardInterrupt):
-            run(data, out, *options)
-
-
 def test_stopped_inside_smoothed_statistics_and_early_late_groups(data, tmp_path, monkeypatch):
-    # Two images or more at every step: PyTorch's gradient of one at 32 px differs in last bits from run to run on several threads
-    options = ["--preset", "gvbsm", "--iteration", "6", "--ipc-end", "4", "--batch-size", "6", "--early-late", "2",
+    # Two images or more at every step: PyTorch's gradient of a single one at 32 px differs in last
+    # bits from run to run on several threads.
+    options = ["--preset", "gvbsm", "--iteration", "6", "--ipc-end", "4", "--batch-size", "6",
+               "--early-late", "2",
                "--checkpoint-every", "2", "--bn-teachers", "shufflenet_v2_x0_5"]
     whole = run(data, tmp_path / "whole", *options)
-    stopped(data, tmp_path / "stopped", monkeypatch, 3, *options)
+    with monkeypatch.context() as patch:
+        interrupt(patch, unit_run.UnitRun, "keep", 3)
+        with pytest.raises(KeyboardInterrupt):
+            run(data, tmp_path / "stopped", *options)
     resumed = run(data, tmp_path / "stopped", *options)
     assert [r["joins"] for r in whole[2]] == [[0, 0, 3, 3, 0, 0], [3, 3, 0, 0, 3, 3]]
     assert torch.equal(whole[0], resumed[0])
@@ -227,12 +234,14 @@ def test_stopped_inside_smoothed_statistics_and_early_late_groups(data, tmp_path
 
 def test_the_net_that_chooses_is_measured_too(data, tmp_path):
     with pytest.raises(UserError, match="resnet18 classifies .* expected at least 99"):
-        run(data, tmp_path, "--preset", "rded", "--iteration", "0", "--mosaic-candidates", "9", "--min-teacher-accuracy", "99.9")
+        run(data, tmp_path, "--preset", "rded", "--iteration", "0", "--mosaic-candidates", "9",
+            "--min-teacher-accuracy", "99.9")
     assert not (tmp_path / "images.json").exists()
 
 
 @pytest.mark.parametrize(("wrong", "right", "message"), [
-    (["--mosaic-candidates", "4"], ["--mosaic-candidates", "9"], "class n01440764: 4 candidates for mosaics"),
+    (["--mosaic-candidates", "4"], ["--mosaic-candidates", "9"],
+     "class n01440764: 4 candidates for mosaics"),
     (["--mosaic-grid", "3"], ["--mosaic-candidates", "9"], "grid"),
 ], ids=["too few", "grid"])
 def test_a_refused_mosaic_can_be_mended_in_the_same_folder(data, tmp_path, wrong, right, message):
@@ -242,34 +251,23 @@ def test_a_refused_mosaic_can_be_mended_in_the_same_folder(data, tmp_path, wrong
     run(data, tmp_path, *options, *right)
 
 
-def test_nothing_is_read_where_nothing_is_optimised(data, tmp_path, capsys):
-    options = run(data, tmp_path, "--iteration", "0", "--lr", "0.3", "--selection", "intra")[1]
-    out = capsys.readouterr().out
-    assert "note: --lr is not read with --iteration 0" in out
-    assert "note: --selection is not read with --iteration 0" in out
-    assert (options["lr"], options["primary_teacher"], options["selection"]) == (None, None, None)
-    run(data, tmp_path, "--iteration", "0", "--lr", "0.4")  # and may change
-
-
-def test_options_that_nothing_reads_are_named(data, tmp_path, capsys):
-    run(data, tmp_path, "--bn-count", "3", "--ranker", "resnet18", "--density-temperature", "2")
-    out = capsys.readouterr().out
-    for words in ("--bn-count is not read with --bn-law slots", "--ranker is not read with --start real",
-                  "--density-temperature is not read with --density 0"):
-        assert f"note: {words}" in out
-    assert out.count("note: ") == 3
-
-
 @pytest.mark.parametrize(("options", "message"), [
     (["--batch-layout", "class"], "found --steps varied. Give --steps constant"),
-    (["--batch-layout", "class", "--steps", "constant", "--ipc-start", "1"], "--ipc-start 1: with --batch-layout class"),
-    (["--batch-layout", "class", "--steps", "constant", "--drawn-per", "image"], "found --drawn-per image"),
+    (["--batch-layout", "class", "--steps", "constant", "--ipc-start", "1"],
+     "--ipc-start 1: with --batch-layout class"),
+    (["--batch-layout", "class", "--steps", "constant", "--drawn-per", "image"],
+     "found --drawn-per image"),
     (["--early-late", "4"], "--early-late 4 lets the images of a class join"),
     (["--density", "1"], "--density 1 compares images of one class"),
     (["--start", "noise", "--start-dir", "x"], "--start noise does not read --start-dir"),
     (["--selection", "in-turn"], "found --decoupling multi. Give --decoupling single"),
-    (["--bn-law", "exact", "--bn-count", "9"], "--bn-count 9: the primary and the pool are 3 nets"),
-    (["--statistics-ema", "1", "--match", "convolution"], "--statistics-ema 1 would forget every batch"),
+    (["--bn-law", "exact", "--bn-count", "9"],
+     "--bn-count 9: the primary and the pool are 3 networks"),
+    (["--statistics-ema", "1", "--match", "convolution"],
+     "--statistics-ema 1 would forget every batch"),
+    (["--decoupling", "dual", "--bn-teachers"], "needs another network than resnet18"),
+    (["--drawn-per", "image", "--selection", "intra"],
+     "found --selection intra. Give --selection pre"),
     (["--preset", "srel2"], "invalid choice: 'srel2'"),
 ])
 def test_contradictions_end_in_one_sentence(data, tmp_path, options, message):

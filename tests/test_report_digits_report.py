@@ -1,67 +1,90 @@
 import json
 import math
-import types
+from dataclasses import dataclass
 
-import torch
+import pytest
+import tiny
+from PIL import Image
 
 from report import digits_report
-from reproduce.steps import Steps
+from report.digits_report import Row
+from utils.files import write_json
 
-ROWS = [{"set": "PRISM", "soft": [90.0, 92.0], "soft_last": [89.0, 92.0], "hard": [80.0, 80.0], "hard_last": [80.0, 79.0],
-         "cosine": 0.8, "images": 100},
-        {"set": "other", "soft": [50.0, 50.0], "soft_last": [50.0, 50.0], "hard": [81.0, 81.0], "hard_last": [81.0, 81.0],
-         "cosine": 0.7, "images": 100}]
+ROWS = [Row("PRISM", images=100, test_images=500, cosine=0.8,
+            best={"soft": [90.0, 92.0], "hard": [80.0, 80.0]},
+            last={"soft": [89.0, 92.0], "hard": [80.0, 79.0]}),
+        Row("other", images=100, test_images=500, cosine=0.7,
+            best={"soft": [50.0, 50.0], "hard": [81.0, 81.0]},
+            last={"soft": [50.0, 50.0], "hard": [81.0, 81.0]})]
 
 
-def test_standard_error_by_hand():
+def test_sampling_error_by_hand():
     assert math.isclose(digits_report.sampling_error(90.0, 400), 1.5)
 
 
-def test_words_say_what_the_test_set_cannot_tell():
-    words = digits_report.in_words(ROWS, 500).splitlines()
-    assert words[0] == "- soft labels: PRISM is 41.0 points above other"
-    assert words[1] == "- hard labels: PRISM is 1.0 points below other; 500 test images cannot tell (standard error 2.5)"
-    assert words[2] == "- diversity (lowest cosine first): other, PRISM"
+def test_findings_say_what_the_test_images_cannot_tell():
+    assert digits_report.findings(ROWS).splitlines() == [
+        "- soft labels: PRISM is 41.0 points above other",
+        "- hard labels: PRISM is 1.0 points below other; 500 test images cannot tell (standard "
+        "error 2.5)",
+        "- diversity (lowest cosine first): other, PRISM"]
 
 
-def test_table_has_mean_and_spread():
-    lines = digits_report.markdown_table(ROWS).splitlines()
-    assert lines[0] == "| set | top-1 soft labels | top-1 hard labels | mean intra-class cosine |"
-    assert lines[2] == "| PRISM | 91.0 ± 1.4 | 80.0 ± 0.0 | 0.800 |"
+def test_the_table_has_mean_and_spread():
+    assert digits_report.results_table(ROWS).splitlines() == [
+        "| set | top-1 soft labels | top-1 hard labels | mean intra-class cosine |",
+        "|---|---|---|---|",
+        "| PRISM | 91.0 ± 1.4 | 80.0 ± 0.0 | 0.800 |",
+        "| other | 50.0 ± 0.0 | 81.0 ± 0.0 | 0.700 |"]
 
 
-def test_csv_has_a_line_per_set_and_seed(tmp_path):
+def test_the_csv_has_a_line_per_set_and_seed(tmp_path):
     digits_report.write_csv(ROWS, tmp_path / "t.csv")
     lines = (tmp_path / "t.csv").read_text().split()
-    assert lines[0] == "set,seed,images,soft_best_top1,soft_last_top1,hard_best_top1,hard_last_top1,intra_class_cosine"
+    assert lines[0] == ("set,seed,images,soft_best_top1,soft_last_top1,hard_best_top1,"
+                        "hard_last_top1,intra_class_cosine")
     assert lines[2] == "PRISM,1,100,92.0,92.0,80.0,79.0,0.8"
     assert len(lines) == 5
 
 
-def test_cosine_of_features():
-    class Pixels(torch.nn.Module):
-        def features(self, x):
-            return x.flatten(1)
-
-    images = torch.zeros(3, 3, 2, 2, dtype=torch.uint8)
-    images[1] = 255
-    distilled = types.SimpleNamespace(pixels=images, labels=torch.tensor([0, 0, 1]))
-    black, white = (digits_report.images.normalise(images[i : i + 1]).double().flatten() for i in (0, 1))
-    expected = float(black @ white / (black.norm() * white.norm()))
-    assert math.isclose(digits_report.mean_cosine(distilled, Pixels()), expected, rel_tol=1e-6)
+@dataclass(frozen=True)
+class Sizes:
+    ipc: int = 2
+    squeeze: tuple = ("--epochs", "1")
 
 
-def test_steps_keep_the_seconds_of_the_first_complete_run(tmp_path, capsys):
-    calls = []
-    entry = types.SimpleNamespace(__spec__=types.SimpleNamespace(name="a.b"), main=calls.append)
-    steps = Steps(2, tmp_path / "t.json")
-    steps.run("one", entry, "--n", 3)
-    first = json.loads((tmp_path / "t.json").read_text())
-    assert first["one"]["command"] == "python -m a.b --n 3"
-    again = Steps(2, tmp_path / "t.json")
-    again.run("one", entry, "--n", 3)
-    assert again.timings.seconds == first
-    assert calls == [["--n", "3"]] * 2
-    again.run("one", entry, "--n", 4)
-    assert again.timings.seconds["one"]["command"].endswith("--n 4")
-    assert "=== 1/2  one" in capsys.readouterr().out
+@pytest.fixture
+def out(tmp_path):
+    """A folder as the stages leave it, with two sets and a student per set and kind of labels."""
+    classes = ("a", "b", "c")
+    tiny.image_folder(tmp_path / "train", classes, 2)
+    tiny.teacher_folder(tmp_path / "teachers", ["resnet18"], classes)
+    write_json(tmp_path / "teachers/resnet18.json", {"result": {"top1": 97.25}})
+    for name, top1 in (("prism", 90.0), ("random", 50.0)):
+        tiny.distilled_folder(tmp_path / name, tmp_path / "train", classes, 2)
+        for kind in ("soft", "hard"):
+            student = tmp_path / name / f"students/{kind}_seed0"
+            test = {"epoch": 1, "top1": top1, "top5": 100.0}
+            write_json(student / "result.json", {"best": test, "last": test, "test_images": 500})
+            (student / "metrics.jsonl").write_text(json.dumps({"epoch": 0, "loss": 1.0}) + "\n"
+                                                   + json.dumps(test) + "\n")
+    return tmp_path
+
+
+def test_the_report_is_one_page_with_two_pictures(out, capsys):
+    sets = {"PRISM": ("prism", []), "random real": ("random", [])}
+    seconds = {"recover: PRISM": {"seconds": 2.0, "command": "python -m a"},
+               "relabel: PRISM": {"seconds": 3.5, "command": "python -m b"}}
+    path = digits_report.write_report(out, sets, 1, ["resnet18"], seconds, Sizes())
+
+    text = path.read_text()
+    assert path == out / "report.md"
+    for part in ("# Digits, distilled to 6 images\n", "| PRISM | 90.0 | 90.0 | ", "on 500 real",
+                 "- soft labels: PRISM is 40.0 points above random real\n", "1 student seed.",
+                 "| resnet18 | 97.2 |\n", "Sizes: ipc 2; ", "| recover: PRISM | 2.0 |\n",
+                 "| together | 6 |\n", "```\npython -m a\npython -m b\n```\n"):
+        assert part in text, part
+    assert "| PRISM | 90.0 | 90.0 | " in capsys.readouterr().out
+    assert Image.open(out / "grid.png").size == (90 + 3 * 66 + 2, 16 + 4 * 66 + 2)
+    assert Image.open(out / "curves.png").size == (840, 480)
+    assert len((out / "table.csv").read_text().splitlines()) == 3

@@ -1,16 +1,49 @@
+"""How the shell scripts find Python and start it."""
+
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
+def launch(arguments, cwd, **variables):
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "CALLER_DIR": str(cwd), **variables}
+    return subprocess.run(["sh", "-c", f'. "{ROOT}/utils/launch.sh"; launch {arguments}'], cwd=cwd,
+                          env=env, capture_output=True, text=True, timeout=120)
+
+
 def test_options_of_a_stage_are_not_taken_for_the_launchers(tmp_path):
-    """torchrun abbreviates its own options: --start (of recover) and --log-every would be among them."""
-    (tmp_path / "echo.py").write_text("import os, sys\nos.write(1, f'rank {os.environ[\"RANK\"]} {sys.argv[1:]}\\n'.encode())\n")
-    env = {**os.environ, "PYTHON": sys.executable, "PYTHONPATH": str(tmp_path), "NGPU": "2", "OMP_NUM_THREADS": "1"}
-    script = f'. "{ROOT}/utils/launch.sh"; launch echo --start noise --log-every 5 --role'
-    done = subprocess.run(["sh", "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    """torchrun abbreviates its own options: --start and --log-every would be among them."""
+    (tmp_path / "echo.py").write_text(
+        "import os, sys\nos.write(1, f'{os.environ[\"RANK\"]} {sys.argv[1:]}\\n'.encode())\n")
+    done = launch("echo --start noise --log-every 5 --role", tmp_path, NGPU="2",
+                  PYTHON=sys.executable, PYTHONPATH=str(tmp_path))
     assert done.returncode == 0, done.stderr
-    assert sorted(done.stdout.splitlines()) == [f"rank {r} ['--start', 'noise', '--log-every', '5', '--role']" for r in (0, 1)]
+    assert sorted(done.stdout.splitlines()) == [
+        f"{rank} ['--start', 'noise', '--log-every', '5', '--role']" for rank in (0, 1)]
+
+
+@pytest.fixture
+def bare_python(tmp_path):
+    """An interpreter without PyTorch that prints what it is asked to run."""
+    python = tmp_path / "python3"
+    python.write_text('#!/bin/sh\n[ "$1" = -c ] && exit 1\necho "$@"\n')
+    python.chmod(0o755)
+    return python
+
+
+@pytest.mark.parametrize("option", ["--help", "--list", "--dry-run"])
+def test_what_only_prints_needs_no_pytorch(bare_python, tmp_path, option):
+    done = launch(f"a.b --x 1 {option}", tmp_path, PYTHON=str(bare_python), NGPU="2")
+    assert done.stdout == f"-m a.b --x 1 {option}\n"
+
+
+def test_a_python_without_pytorch_is_one_sentence(bare_python, tmp_path):
+    done = launch("a.b --x 1", tmp_path, PYTHON=f"./{bare_python.name}")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: no Python with PyTorch was found (tried {tmp_path}/")
+    assert len(done.stderr.splitlines()) == 1

@@ -14,8 +14,9 @@ def test_stable_seed_is_what_it_was():
 
 
 def test_streams_are_equal_for_equal_keys():
-    assert torch.equal(torch.rand(5, generator=stream(0, "a")), torch.rand(5, generator=stream(0, "a")))
-    assert not torch.equal(torch.rand(5, generator=stream(0, "a")), torch.rand(5, generator=stream(0, "b")))
+    first, same, other = (torch.rand(5, generator=stream(0, name)) for name in "aab")
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
 
 
 def test_seeded_leaves_the_global_generators_as_they_were():

@@ -1,51 +1,118 @@
+import pytest
+import tiny
 import torch
-from torch import nn
 
-from data.epoch_plan import mixed_batch
+from data.image_set import open_distilled
 from models.ensemble import Ensemble
-from utils.seeding import stream
-from validate import engine
-from validate.label_source import TeacherLabels, own_plan
+from models.networks import build
+from utils.errors import UserError
+from validate import label_source, options
+from validate.label_source import LabelSource, own_plan
+
+EPOCHS = 2
 
 
-class Teacher(nn.Module):
-    """Logits of its input's mean per channel; remembers what it saw."""
-
-    name, num_classes = "mean", 3
-
-    def __init__(self):
-        super().__init__()
-        self.seen = []
-
-    def forward(self, images):
-        self.seen.append(images.clone())
-        return images.mean((2, 3))
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """9 distilled images of 3 classes with labels for two epochs."""
+    root = tmp_path_factory.mktemp("source")
+    real = tiny.image_folder(root / "real", size=(32, 32))
+    tiny.distilled_folder(root, real, tiny.WNIDS, 3)
+    tiny.label_folder(root, EPOCHS)
+    return root
 
 
-def test_teacher_and_student_see_the_same_mixed_images():
-    pixels = torch.randint(0, 256, (7, 3, 8, 8), generator=stream("source"), dtype=torch.uint8)
-    options, teacher, made = own_plan(7, 8, 0.5, seed=3, batch_size=3, mix="cutmix"), Teacher(), []
-
-    def load():
-        made.append(1)
-        return Ensemble([teacher], "single")
-
-    source = TeacherLabels(options, load)
-    assert not made  # loaded when it is first needed
-    plan, soft_labels = source.epoch(2)
-    batches = list(engine.planned_batches(lambda i: pixels[i], torch.arange(7), plan, source.options, soft_labels, False,
-                                          torch.device("cpu")))
-    assert [len(b.images) for b in batches] == [3, 3, 1]  # the last batch is kept
-    for number, (batch, saw) in enumerate(zip(batches, teacher.seen, strict=True)):
-        assert torch.equal(batch.images, saw)
-        assert torch.equal(batch.images, mixed_batch(lambda i: pixels[i], plan, options, number))
-        assert torch.equal(batch.soft_labels, saw.mean((2, 3)))
-    assert made == [1]
+def resolved(run, *words):
+    images = open_distilled(run / "images")
+    o = options.parse(["--output-dir", str(run), "--epochs", str(EPOCHS), *words])
+    return options.resolve(o, images), images
 
 
-def test_plans_of_a_run_follow_its_seed():
-    plans = [TeacherLabels(own_plan(9, 32, 0.5, seed, mix="cutmix"), None).epoch(0)[0] for seed in (3407, 3407, 4663)]
-    assert plans[0] == plans[1]
-    assert plans[0] != plans[2]
-    assert (own_plan(9, 32, 0.5, 0).batch_size, own_plan(9, 32, 0.5, 0).min_area, own_plan(9, 32, 0.5, 0, mix="cutmix").alpha) == (
-        50, 0.25, 1.0)
+def source_of(run, *words):
+    return label_source.open_labels(*resolved(run, *words))
+
+
+def test_plans_of_a_run_follow_its_seed(run):
+    plans = [LabelSource("hard", own_plan(*resolved(run, "--loss-type", "ce", "--seed", seed)))
+             .epoch(0) for seed in ("0", "0", "1")]
+    assert [labels for _, labels in plans] == [None] * 3
+    assert plans[0][0] == plans[1][0]
+    assert plans[0][0] != plans[2][0]
+
+
+@pytest.mark.parametrize(("words", "expected"), [
+    (["--labels", "teacher"], (50, 0.25, "cutmix", 1.0, 0.5)),
+    (["--loss-type", "ce"], (50, 0.25, "none", 1.0, 0.5)),
+    (["--loss-type", "ce", "--mix-type", "mixup", "--batch-size", "7"],
+     (7, 0.25, "mixup", 0.8, 0.5)),
+    (["--loss-type", "ce", "--dataset", "digits"], (50, 0.25, "none", 1.0, 0.0))])
+def test_own_plans(run, words, expected):
+    plan = own_plan(*resolved(run, *words))
+    assert (plan.batch_size, plan.min_area, plan.mix, plan.alpha, plan.flip) == expected
+
+
+def test_stored_labels_are_those_of_the_folder(run):
+    source = source_of(run)
+    assert source.kind == "stored"
+    assert source.plan_options.batch_size == 5
+    plan, labels = source.epoch(1)
+    expected = tiny.random_logits(source.plan_options, 3, 1)
+    assert plan == labels.plan
+    torch.testing.assert_close(labels.logits(slice(0, 9)), expected, rtol=1e-3, atol=1e-3)
+    assert source.identity["options"]["fkd_seed"] == 42
+    assert "teacher_weights" not in source.identity["options"]  # where they lie changes nothing
+
+
+def test_labels_made_here_pass_through_the_number_format(run):
+    source = source_of(run, "--labels", "online")
+    assert source.kind == "online"
+    source.ensemble = lambda images: images.mean((2, 3)) / 3
+    plan, label = source.epoch(1)
+    assert plan == source.store.epoch(1).plan
+    images = torch.rand(4, 3, 8, 8)
+    expected = (images.mean((2, 3)) / 3).half().float()
+    assert torch.equal(label(images), expected)
+    assert not torch.equal(label(images), source.ensemble(images))
+
+
+def test_labels_of_a_teacher_stay_as_they_are(run):
+    network = build("shufflenet_v2_x0_5", 3, seed=("teacher",)).eval()
+    plan = own_plan(*resolved(run, "--labels", "teacher"))
+    source = LabelSource("teacher", plan, ensemble=Ensemble([network], "single"))
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(source.label(images), network(images))
+    assert source.identity["options"] == {"teachers": ["shufflenet_v2_x0_5"], "ensemble": "single"}
+    assert set(source.identity["teachers"]) == {"shufflenet_v2_x0_5"}
+
+
+@pytest.mark.parametrize(("option", "given", "labelled"), [
+    ("--batch-size", "8", "5"), ("--min-scale-crops", "0.08", "0.25"),
+    ("--mix-type", "none", "cutmix")])
+def test_views_that_differ_from_the_labels_are_refused(run, option, given, labelled):
+    with pytest.raises(UserError, match=f"made with {option} {labelled}, found {option} {given}. "
+                                        "Leave it out"):
+        source_of(run, option, given)
+    assert source_of(run, option, labelled).kind == "stored"
+
+
+def test_more_epochs_than_stored_name_the_missing_one(run):
+    with pytest.raises(UserError, match="the first missing is epoch 2"):
+        source_of(run, "--epochs", "4")
+    assert source_of(run, "--epochs", "4", "--labels", "online").kind == "online"
+
+
+def test_the_recipe_alone_is_labelled_online(tmp_path, run):
+    tiny.distilled_folder(tmp_path, run / "real", tiny.WNIDS, 3)
+    tiny.label_folder(tmp_path, 0, store="none")
+    assert source_of(tmp_path).kind == "online"
+    with pytest.raises(UserError, match="stored no labels.*--labels online"):
+        source_of(tmp_path, "--labels", "stored")
+
+
+def test_other_weights_than_the_labels_are_refused(run, tmp_path):
+    tiny.teacher_folder(tmp_path, ["resnet18"], tiny.WNIDS)
+    o, images = resolved(run)
+    store = source_of(run).store
+    with pytest.raises(UserError, match="the weights of resnet18 in .* are not those the labels"):
+        label_source.recipe_ensemble(store, tmp_path, images, torch.device("cpu"))

@@ -1,12 +1,13 @@
-"""Several processes train one student: equal to one process up to rounding, bit for bit for the same number of processes."""
+"""Several processes train one student.
+
+They equal one process up to rounding, and the same number of processes bit for bit.
+"""
 
 import contextlib
 import copy
-import functools
 import multiprocessing
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -20,24 +21,31 @@ from tests import test_validate_train_fkd as single
 from utils import distributed
 from utils.errors import UserError
 from utils.seeding import stream
-from validate import engine, losses
-from validate.average import WeightAverage
-from validate.passes import Passes
+from validate import engine
+from validate.average import weight_average
+from validate.batches import Batch
+from validate.options import Objective, Optimisation
+from validate.passes import MicroBatches, Passes
 from validate.ranks import Ranks, check, share
 from validate.train_fkd import main
 from validate.training import Training
 
 CPU = torch.device("cpu")
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 
-# net, loss, images of each batch, images of a full batch, micro-batches of it, BatchNorm's momentum, one pass, type
-CASES = {"two halves": ("resnet18", "mse_gt", [10, 10, 10], 10, 2, None, True, torch.float64),
-         "a short last batch: no work for one rank": ("resnet18", "mse_gt", [10, 5, 10], 10, 2, None, True, torch.float64),
-         "a single image": ("shufflenet_v2_x0_5", "ce", [8, 1, 8], 8, 2, None, True, torch.float64),
-         "three uneven micro-batches, a pass each": ("resnet18", "dist", [8, 8, 7], 8, 3, 0.19, False, torch.float64),
-         "three uneven micro-batches, one pass": ("resnet18", "dist", [8, 8, 7], 8, 3, 0.19, True, torch.float64),
-         "no BatchNorm": ("squeezenet1_1", "kl", [8, 8], 8, 2, None, True, torch.float64),
-         "float32": ("resnet18", "mse_gt", [10, 10], 10, 2, None, True, torch.float32)}
+# network, loss, images of each batch, images of a full batch, micro-batches of it, momentum,
+# one pass, type
+CASES = {
+    "two halves": ("resnet18", "mse_gt", [10, 10, 10], 10, 2, None, True, torch.float64),
+    "a short last batch: no work for one rank":
+        ("resnet18", "mse_gt", [10, 5, 10], 10, 2, None, True, torch.float64),
+    "a single image": ("shufflenet_v2_x0_5", "ce", [8, 1, 8], 8, 2, None, True, torch.float64),
+    "three uneven micro-batches, a pass each":
+        ("resnet18", "dist", [8, 8, 7], 8, 3, 0.19, False, torch.float64),
+    "three uneven micro-batches, one pass":
+        ("resnet18", "dist", [8, 8, 7], 8, 3, 0.19, True, torch.float64),
+    "no BatchNorm": ("squeezenet1_1", "kl", [8, 8], 8, 2, None, True, torch.float64),
+    "float32": ("resnet18", "mse_gt", [10, 10], 10, 2, None, True, torch.float32)}
 
 
 def test_shares_are_whole_micro_batches_in_order():
@@ -49,44 +57,54 @@ def test_shares_are_whole_micro_batches_in_order():
 
 def test_more_processes_than_micro_batches_are_refused():
     check(2, 2)
-    with pytest.raises(UserError, match="NGPU=8, but a batch has 2 micro-batches.*at most 2 processes.*Set NGPU=2.*side by side"):
+    with pytest.raises(UserError, match="NGPU=8, but a batch has 2 micro-batches.*at most 2 "
+                                        "processes.*Set NGPU=2.*side by side"):
         check(2, 8)
+
+
+def batch_of(number, count, dtype):
+    generator = stream("ranks", number)
+    classes = torch.randint(0, 5, (count,), generator=generator)
+    images = torch.randn(count, 3, 64, 64, generator=generator, dtype=dtype)
+    soft_labels = torch.randn(count, 5, generator=generator, dtype=dtype)
+    return Batch(images, soft_labels, classes, classes.flip(0), 0.3)
+
+
+def steps(case, ranks):
+    """One optimiser step per batch.
+
+    Returns (weights and statistics, their average, train_epoch's numbers over all processes).
+    """
+    name, loss, counts, batch_size, accumulation_steps, momentum, together, dtype = CASES[case]
+    network = build(name, 5, seed=("ranks",), image_size=64).to(dtype).train()
+    for module in network.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0  # processes draw other masks
+    if momentum is not None:
+        engine.set_batch_norm_momentum(network, momentum)
+
+    passes = Passes(network, CPU, MicroBatches(batch_size, accumulation_steps, together),
+                    ranks=ranks)
+    average = weight_average(network, 0.9)
+    optimizer = engine.build_optimizer(
+        network, Optimisation(optimizer="sgd", lr=1e-2, weight_decay=0.01))
+    batches = [batch_of(number, count, dtype) for number, count in enumerate(counts)]
+    numbers = engine.train_epoch(passes, optimizer, batches, Objective(loss), average)
+    return network.state_dict(), copy.deepcopy(average.module.state_dict()), numbers
 
 
 def command(made, name, *more):
     return single.command(made, name, *single.CALM, *more)
 
 
-def steps(case, ranks):
-    """One optimiser step a batch. Returns (weights and statistics, their average, loss, hits and images over all processes)."""
-    name, loss, counts, batch_size, accumulation_steps, momentum, together, dtype = CASES[case]
-    net = build(name, 5, seed=("ranks",), image_size=64).to(dtype).train()
-    for module in net.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0  # processes draw other masks
-    if momentum is not None:
-        engine.set_batch_norm_momentum(net, momentum)
-    passes, average = Passes(net, CPU, together=together, ranks=ranks), WeightAverage(net, 0.9)
-    optimizer = engine.build_optimizer(net, "sgd", 1e-2, 0.01)
-    batches = []
-    for number, count in enumerate(counts):
-        generator = stream("ranks", number)
-        classes = torch.randint(0, 5, (count,), generator=generator)
-        batches.append(engine.Batch(torch.randn(count, 3, 64, 64, generator=generator, dtype=dtype),
-                                    torch.randn(count, 5, generator=generator, dtype=dtype), classes, classes.flip(0), 0.3))
-    found = engine.train_epoch(passes, optimizer, batches, functools.partial(losses.student_loss, loss), batch_size,
-                               accumulation_steps, average=average)
-    return copy.deepcopy(net.state_dict()), copy.deepcopy(average.network.state_dict()), found
-
-
 def stop_at(epoch):
-    """Training that is interrupted when it reaches an epoch."""
-    one_epoch = Training.one_epoch
+    """Training.one_epoch that is interrupted before an epoch."""
+    whole = Training.one_epoch
 
-    def until(self, now):
-        if now == epoch:
+    def until(self, number):
+        if number == epoch:
             raise KeyboardInterrupt
-        one_epoch(self, now)
+        whole(self, number)
 
     return until
 
@@ -94,8 +112,8 @@ def stop_at(epoch):
 def rank_main(rank, port, commands, results):
     """One of two processes: all cases, then students through the command line."""
     torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-                   "MASTER_PORT": str(port)}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",
+                   "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     found = {case: steps(case, Ranks(CPU)) for case in CASES}
     distributed.leave_group()
     whole = Training.one_epoch
@@ -116,22 +134,28 @@ def made(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two(made):
-    """What two processes found: [{case: steps} of rank 0, of rank 1]; and the students that they trained."""
+    """What two processes found, {case: steps} of rank 0 and of rank 1.
+
+    They also trained students, some of which one process has begun or goes on with.
+    """
     main(command(made, "one"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Training, "one_epoch", stop_at(2))
         with pytest.raises(KeyboardInterrupt):
             main(command(made, "one_then_two"))
-    commands = [(command(made, "two"), None), (command(made, "two_again"), None), (command(made, "two_stopped"), 2),
-                (command(made, "two_stopped"), None), (command(made, "one_then_two"), None), (command(made, "two_then_one"), 2),
+
+    commands = [(command(made, "two"), None), (command(made, "two_again"), None),
+                (command(made, "two_stopped"), 2), (command(made, "two_stopped"), None),
+                (command(made, "one_then_two"), None), (command(made, "two_then_one"), 2),
                 (command(made, "two_online", "--labels", "online"), None)]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
     results = made / "ranks"
     results.mkdir()
-    processes = [context.Process(target=rank_main, args=(rank, port, commands, str(results))) for rank in (0, 1)]
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=rank_main, args=(rank, port, commands, str(results)))
+                 for rank in (0, 1)]
     for process in processes:
         process.start()
     for process in processes:
@@ -144,13 +168,15 @@ def two(made):
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_equal_one(two, case):
     torch.set_num_threads(1)
-    (state, average, (loss, top1, _)), (first, first_average, numbers), (second, second_average, others) = (
-        steps(case, None), two[0][case], two[1][case])
-    close = {"rtol": 1e-8, "atol": 1e-10} if CASES[case][-1] == torch.float64 else {"rtol": 1e-3, "atol": 1e-4}
-    for mine, one, another in ((state, first, second), (average, first_average, second_average)):
-        for key, value in mine.items():
-            assert torch.equal(one[key], another[key]), key  # ranks agree bit for bit
-            torch.testing.assert_close(one[key], value, **close)
+    state, average, (loss, top1, _) = steps(case, None)
+    (first, first_average, numbers), (second, second_average, others) = two[0][case], two[1][case]
+    close = {"rtol": 1e-3, "atol": 1e-4}
+    if CASES[case][-1] == torch.float64:
+        close = {"rtol": 1e-8, "atol": 1e-10}
+    for one, rank0, rank1 in ((state, first, second), (average, first_average, second_average)):
+        for key, value in one.items():
+            assert torch.equal(rank0[key], rank1[key]), key  # ranks agree bit for bit
+            torch.testing.assert_close(rank0[key], value, **close)
     assert numbers == others
     assert numbers[:2] == pytest.approx((loss, top1), rel=1e-4)
     assert numbers[2] is None
@@ -161,9 +187,10 @@ def test_students_of_one_and_of_two_processes(made):
     for a, b in zip(single.metrics(made, "two"), single.metrics(made, "one"), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
         assert a["lr"] == b["lr"]
-    result = single.json.loads((made / "run/students/two/result.json").read_text())
-    assert result["processes"] == 2
-    assert {f.name for f in (made / "run/students/two").iterdir()} == {f.name for f in (made / "run/students/one").iterdir()}
+    assert single.result(made, "two")["processes"] == 2
+    files = [{file.name for file in (made / "run/students" / name).iterdir()}
+             for name in ("one", "two")]
+    assert files[0] == files[1]
 
 
 @pytest.mark.usefixtures("two")
@@ -178,27 +205,31 @@ def test_same_number_of_processes_same_bytes(made):
 @pytest.mark.parametrize("name", ["one_then_two", "two_then_one"])
 def test_going_on_with_another_number_of_processes(made, name):
     found, one = single.metrics(made, name), single.metrics(made, "one")
-    assert found[:2] == single.metrics(made, "one" if name == "one_then_two" else "two")[:2]
-    assert [line["loss"] for line in found] == pytest.approx([line["loss"] for line in one], rel=1e-4)
+    began = single.metrics(made, "one" if name == "one_then_two" else "two")
+    assert found[:2] == began[:2]
+    losses = [line["loss"] for line in one]
+    assert [line["loss"] for line in found] == pytest.approx(losses, rel=1e-4)
 
 
 @pytest.mark.slow
 def test_torchrun_through_the_script(made):
-    env = {**os.environ, "PYTHON": sys.executable, "OMP_NUM_THREADS": "1", "OUTPUT_DIR": str(made / "run"),
-           "VAL_DIR": str(made / "val"), "STUDENT": "shufflenet_v2_x0_5", "EPOCHS": "4"}
+    env = {**os.environ, "PYTHON": sys.executable, "OMP_NUM_THREADS": "1", "EPOCHS": "4",
+           "OUTPUT_DIR": str(made / "run"), "VAL_DIR": str(made / "val"),
+           "STUDENT": "shufflenet_v2_x0_5"}
 
-    def run(count, *more):
-        options = ["--device", "cpu", "--threads", "1", "--eval-every", "2", *more]
-        return subprocess.run(["sh", "validate/train_FKD_10_r18.sh", *options], cwd=ROOT, env={**env, "NGPU": str(count)},
-                              capture_output=True, text=True, timeout=280)
+    def run(count, name):
+        return subprocess.run(
+            ["sh", "validate/train_FKD_10_r18.sh", "--device", "cpu", "--threads", "1",
+             "--eval-every", "2", "--student-name", name], cwd=ROOT,
+            env={**env, "NGPU": str(count)}, capture_output=True, text=True, timeout=280)
 
-    done = run(2, "--student-name", "script")
+    done = run(2, "script")
     assert done.returncode == 0, done.stderr
     assert len(re.findall("best, epoch", done.stdout)) == 1  # rank 0 alone prints
-    shutil.rmtree(made / "run/students/script_again", ignore_errors=True)
-    assert run(2, "--student-name", "script_again").returncode == 0
+    assert run(2, "script_again").returncode == 0
     assert single.weights(made, "script") == single.weights(made, "script_again")
-    refused = run(3, "--student-name", "refused")
+
+    refused = run(3, "refused")
     assert refused.returncode != 0
     assert len(re.findall("^error: ", refused.stderr, re.M)) == 1
     assert "NGPU=3, but a batch has 2 micro-batches" in refused.stderr

@@ -1,3 +1,5 @@
+"""A student from the command line: what is written, resumed, refused and tested."""
+
 import errno
 import json
 import os
@@ -5,29 +7,27 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
+from interrupting import interrupt
 from PIL import Image
 
-from data import decoded_images
-from data.datasets import FolderImages
+from data.image_set import ImageSet
 from models.networks import build, load_network, save_network
 from relabel.generate_soft_label import main as label
-from tests import tiny
 from utils.errors import UserError
-from utils.files import write_json
-from validate import engine
-from validate.label_source import HardLabels, own_plan
+from validate import engine, testing
+from validate.student_folder import StudentFolder
 from validate.train_fkd import main
 from validate.training import Training
 
-CLASSES = ("n01440764", "n01443537", "n01484850")
+CLASSES = tiny.WNIDS
 TEACHERS = ["shufflenet_v2_x0_5", "mobilenet_v2"]
 EPOCHS = 4
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -36,38 +36,43 @@ def made(tmp_path_factory):
 
 
 def make(root):
-    """A run of 9 distilled images of 3 classes with labels for 4 epochs in batches of 4, 4 and 1, and real test images."""
-    run = root / "run"
+    """A run of 9 distilled images of 3 classes, and real test images.
+
+    It has labels for 4 epochs in batches of 4, 4 and 1.
+    """
     real = tiny.image_folder(root / "distil", CLASSES, 3, size=(32, 32), seed=1)
-    for c, name in enumerate(CLASSES):
-        (run / f"images/new{c:03d}").mkdir(parents=True)
-        for i, file in enumerate(sorted((real / name).iterdir())):
-            Image.open(file).save(run / f"images/new{c:03d}/class{c:03d}_id{i:03d}.png")
-    write_json(run / "images.json", {"options": {"dataset": "imagefolder", "image_size": 32, "seed": 7},
-                                     "identity": {"classes": CLASSES}})
+    tiny.distilled_folder(root / "run", real, CLASSES, 3)
     tiny.image_folder(root / "val", CLASSES, 4, size=(44, 40), seed=2)
     tiny.teacher_folder(root / "teachers", TEACHERS, CLASSES)
-    relabel(run, root / "teachers")
+    relabel(root / "run", root / "teachers")
     return root
 
 
 def relabel(run, teachers, *more):
-    label(["--output-dir", str(run), "--teachers", *TEACHERS, "--teacher-weights", str(teachers), "--batch-size", "4",
-           "--epochs", str(EPOCHS), "--device", "cpu", "--threads", "1", *more])
+    label(["--output-dir", str(run), "--teachers", *TEACHERS, "--teacher-weights", str(teachers),
+           "--batch-size", "4", "--epochs", str(EPOCHS), "--device", "cpu", "--threads", "1",
+           *more])
 
 
 def command(made, name, *more, run=None):
-    return ["--output-dir", str(run or made / "run"), "--val-dir", str(made / "val"), "--student", "shufflenet_v2_x0_5",
-            "--epochs", str(EPOCHS), "--eval-every", "2", "--device", "cpu", "--threads", "1", "--student-name", name, *more]
+    return ["--output-dir", str(run or made / "run"), "--val-dir", str(made / "val"),
+            "--student", "shufflenet_v2_x0_5", "--epochs", str(EPOCHS), "--eval-every", "2",
+            "--device", "cpu", "--threads", "1", "--student-name", name, *more]
 
 
 def weights(made, name):
-    return [(made / f"run/students/{name}/{which}.safetensors").read_bytes() for which in ("last", "best")]
+    return [(made / f"run/students/{name}/{which}.safetensors").read_bytes()
+            for which in ("last", "best")]
 
 
 def metrics(made, name):
     lines = (made / f"run/students/{name}/metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+    return [{key: value for key, value in json.loads(line).items() if key != "seconds"}
+            for line in lines]
+
+
+def result(made, name):
+    return json.loads((made / f"run/students/{name}/result.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -78,27 +83,29 @@ def trained(made):
 
 def test_everything_is_written(trained, capsys):
     folder = trained / "run/students/first"
-    assert {f.name for f in folder.iterdir()} == {"options.json", "last.safetensors", "best.safetensors",
-                                                  "metrics.jsonl", "result.json", "curve.png"}
-    lines = metrics(trained, "first")
+    assert {file.name for file in folder.iterdir()} == {
+        "options.json", "last.safetensors", "best.safetensors", "metrics.jsonl", "result.json",
+        "curve.png"}
+    assert Image.open(folder / "curve.png").size[0] > 300
+
+    lines, found = metrics(trained, "first"), result(trained, "first")
     assert [line["epoch"] for line in lines] == [0, 1, 2, 3]
     assert [line["epoch"] for line in lines if "top1" in line] == [1, 3]
     assert lines[0]["lr"] == 1e-3
-    result = json.loads((folder / "result.json").read_text())
     best = max(line["top1"] for line in lines if "top1" in line)
-    assert result["top1"] == result["best"]["top1"] == best
-    assert result["last"]["top1"] == lines[-1]["top1"]
-    assert result["seeds"] == {"student": 0, "fkd": 42, "images": 7}
-    assert (result["images"], result["test_images"]) == (9, 12)
-    assert result["options"]["batch_size"] == 4
-    assert Image.open(folder / "curve.png").size[0] > 300
+    assert found["top1"] == found["best"]["top1"] == best
+    assert found["last"]["top1"] == lines[-1]["top1"]
+    assert found["seeds"] == {"student": 0, "fkd": 42, "images": 0}
+    assert (found["images"], found["test_images"]) == (9, 12)
+    assert found["options"]["batch_size"] == 4
+
     before = weights(trained, "first")
     main(command(trained, "first"))  # finished: printed, not trained again
     assert "already finished" in capsys.readouterr().out
     assert weights(trained, "first") == before
 
 
-def test_same_command_twice_gives_the_same_bytes(trained):
+def test_the_same_command_gives_the_same_bytes(trained):
     main(command(trained, "again"))
     assert weights(trained, "again") == weights(trained, "first")
     assert metrics(trained, "again") == metrics(trained, "first")
@@ -106,31 +113,27 @@ def test_same_command_twice_gives_the_same_bytes(trained):
     assert weights(trained, "seed1")[0] != weights(trained, "first")[0]
 
 
-@pytest.mark.parametrize("stop", [1, 2, 3])
-def test_stopped_and_resumed_equals_uninterrupted(trained, stop, monkeypatch):
-    name, one_epoch = f"stopped{stop}", Training.one_epoch
-
-    def until(self, epoch):
-        if epoch == stop:
-            self.folder.add_metrics({"epoch": stop, "half": True})  # a line that the state does not know
-            raise KeyboardInterrupt
-        one_epoch(self, epoch)
-
-    monkeypatch.setattr(Training, "one_epoch", until)
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_stopped_and_resumed_equals_uninterrupted(trained, epochs, monkeypatch):
+    name = f"stopped{epochs}"
+    interrupt(monkeypatch, Training, "one_epoch", epochs)
     with pytest.raises(KeyboardInterrupt):
         main(command(trained, name))
     monkeypatch.undo()
+    # Lines that the state does not know, the last one cut short by a kill.
+    with open(trained / f"run/students/{name}/metrics.jsonl", "a") as file:
+        file.write('{"epoch": 3, "loss": 0.5}\n{"epoch": 3, "lo')
     main(command(trained, name))
     assert weights(trained, name) == weights(trained, "first")
     assert metrics(trained, name) == metrics(trained, "first")
 
 
-def test_killed_inside_a_batch_and_resumed(trained, monkeypatch):
-    step, count = engine.train_step, []
+def test_killed_inside_an_epoch_and_resumed(trained, monkeypatch):
+    step, calls = engine.train_step, []
 
     def dying(*values):
-        count.append(1)
-        if len(count) == 8:  # in the third epoch
+        calls.append(1)
+        if len(calls) == 8:  # in the third epoch
             raise KeyboardInterrupt
         return step(*values)
 
@@ -142,7 +145,40 @@ def test_killed_inside_a_batch_and_resumed(trained, monkeypatch):
     assert weights(trained, "killed") == weights(trained, "first")
 
 
-# Where rounding stays small: BatchNorm sees more than two numbers a channel, gradients are not divided by their size, short steps.
+@pytest.mark.parametrize("state", [
+    {"net": {}}, "the other optimiser's", "the other network's", "half of it"])
+def test_a_state_that_cannot_be_taken_over_is_damaged(made, tmp_path, monkeypatch, state):
+    run = copy_run(made, tmp_path)
+    interrupt(monkeypatch, Training, "one_epoch", 2)
+    with pytest.raises(KeyboardInterrupt):
+        main(command(made, "damaged", run=run))
+    monkeypatch.undo()
+
+    file = run / "students/damaged/state.pt"
+    content = torch.load(file, weights_only=True)
+    if state == "half of it":
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    elif state == "the other optimiser's":
+        moments = content["optimizer"]["state"][0]
+        moments["exp_avg"] = torch.zeros(3)
+        torch.save(content, file)
+    elif state == "the other network's":
+        content["net"]["fc.weight"] = torch.zeros(5, 2)
+        torch.save(content, file)
+    else:
+        torch.save(state, file)
+    with pytest.raises(UserError, match="state.pt: damaged.*Remove it"):
+        main(command(made, "damaged", run=run))
+
+
+def test_a_result_that_says_too_little_is_damaged(tmp_path):
+    (tmp_path / "result.json").write_text('{"best": {"top1": 50.0}}')
+    with pytest.raises(UserError, match="result.json: damaged"):
+        StudentFolder(tmp_path).result()
+
+
+# Rounding stays small where BatchNorm sees more than two numbers per channel, gradients are not
+# divided by their size and steps are short.
 CALM = ["--stem", "small", "--optimizer", "sgd", "--lr", "1e-5"]
 
 
@@ -158,45 +194,45 @@ def test_micro_batches_apart_end_near_those_together(calm):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
 
 
-@pytest.mark.parametrize(("more", "words"), [(["--precision", "bf16"], 'precision = "fp32", now precision = "bf16"'),
-                                             (["--compile"], "compile = false, now compile = true"),
-                                             (["--micro-batches", "apart"], 'micro_batches = "together", now')])
-def test_what_changes_last_bits_is_refused_in_the_same_folder(trained, more, words):
-    with pytest.raises(UserError, match=words):
-        main(command(trained, "first", *more))
-
-
 def test_bf16_trains_and_is_tested_in_fp32(calm, capsys):
     main(command(calm, "bf16", "--precision", "bf16", *CALM))
-    folder = calm / "run/students/bf16"
-    result = json.loads((folder / "result.json").read_text())
-    assert result["options"]["precision"] == "bf16"
     fp32, bf16 = metrics(calm, "calm")[-1]["loss"], metrics(calm, "bf16")[-1]["loss"]
     assert bf16 != fp32
     assert bf16 == pytest.approx(fp32, rel=0.02)
+    found = result(calm, "bf16")
+    assert found["options"]["precision"] == "bf16"
     capsys.readouterr()
-    main(["--evaluate", str(folder / "best.safetensors"), "--val-dir", str(calm / "val"), "--device", "cpu"])
-    assert f"top-1 {result['best']['top1']:.2f} %" in capsys.readouterr().out
+    main(["--evaluate", str(calm / "run/students/bf16/best.safetensors"), "--val-dir",
+          str(calm / "val"), "--device", "cpu"])
+    assert f"top-1 {found['best']['top1']:.2f} %" in capsys.readouterr().out
 
 
-def decoding(monkeypatch):
-    calls, pixels = [], FolderImages.pixels
-    monkeypatch.setattr(FolderImages, "pixels", lambda self, *args: calls.append(1) or pixels(self, *args))
-    return calls
+@pytest.mark.parametrize(("more", "difference"), [
+    (["--lr", "0.01"], "lr = 0.001, now lr = 0.01"),
+    (["--precision", "bf16"], 'precision = "fp32", now precision = "bf16"'),
+    (["--compile"], "compile = false, now compile = true"),
+    (["--micro-batches", "apart"], 'micro_batches = "together", now')])
+def test_another_option_in_the_same_folder_is_refused(trained, more, difference):
+    with pytest.raises(UserError, match=difference):
+        main(command(trained, "first", *more))
 
 
 def test_test_images_are_decoded_once_for_all_students(trained, tmp_path, monkeypatch):
-    calls = decoding(monkeypatch)
-    assert [f.suffix for f in (trained / ".cache").iterdir()] == [".uint8"]  # beside the run folder
-    main([*command(trained, "cached", "--seed", "5"), "--epochs", "1"])
-    assert calls == []
-    main([*command(trained, "uncached", "--seed", "5", "--val-cache", "none"), "--epochs", "1"])
-    assert len(calls) == 1
-    main([*command(trained, "elsewhere", "--seed", "5", "--val-cache", str(tmp_path / "cache")), "--epochs", "1"])
-    assert len(calls) == 2
-    assert len(list((tmp_path / "cache").iterdir())) == 1
-    results = [json.loads((trained / f"run/students/{name}/result.json").read_text())
-               for name in ("cached", "uncached", "elsewhere")]
+    calls, pixels = [], ImageSet.pixels
+
+    def counted(self, *values):
+        calls.append(1)
+        return pixels(self, *values)
+
+    monkeypatch.setattr(ImageSet, "pixels", counted)
+    assert len(list((trained / ".cache").glob("*.uint8"))) == 1  # beside the run folder
+    for name, more, decoded in (
+            ("cached", [], 0), ("uncached", ["--val-cache", "none"], 1),
+            ("elsewhere", ["--val-cache", str(tmp_path / "cache")], 2)):
+        main([*command(trained, name, "--seed", "5", *more), "--epochs", "1"])
+        assert len(calls) == decoded
+    assert len(list((tmp_path / "cache").glob("*.uint8"))) == 1
+    results = [result(trained, name) for name in ("cached", "uncached", "elsewhere")]
     assert results[0]["best"] == results[1]["best"] == results[2]["best"]
     assert results[0]["options"] == results[1]["options"]  # where pixels are kept changes nothing
 
@@ -205,14 +241,13 @@ def test_a_folder_that_cannot_keep_test_images(made, monkeypatch, capsys):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "somewhere")
 
-    monkeypatch.setattr(decoded_images, "decoded", full)
+    monkeypatch.setattr(testing, "decoded", full)
     main([*command(made, "full"), "--epochs", "1"])
-    assert "No space left on device): they are decoded into memory" in capsys.readouterr().out
-    with pytest.raises(OSError, match="No space"):  # asked for: refused
+    assert "No space left on device): they are decoded into memory" in " ".join(
+        capsys.readouterr().out.split())
+    with pytest.raises(OSError, match="No space"):  # asked for, so it is refused
         main([*command(made, "full2", "--val-cache", str(made / "cache")), "--epochs", "1"])
     assert not (made / "run/students/full2").exists()
-    with pytest.raises(UserError, match="lies among the test images"):
-        main([*command(made, "full2", "--val-cache", str(made / "val/cache")), "--epochs", "1"])
 
 
 def test_online_labels_give_identical_weights(trained):
@@ -220,44 +255,32 @@ def test_online_labels_give_identical_weights(trained):
     assert weights(trained, "online") == weights(trained, "first")
 
 
-def test_auto_goes_online_when_relabel_stored_none_and_checks_the_weights(trained, tmp_path):
+def test_a_recipe_without_labels_gives_identical_weights(trained, tmp_path):
     run = copy_run(trained, tmp_path)
     shutil.rmtree(run / "labels")
     relabel(run, trained / "teachers", "--label-store", "none")
     assert not list((run / "labels").glob("*.safetensors"))
-    with pytest.raises(UserError, match="stored no labels.*--labels online"):
-        main(command(trained, "auto", "--labels", "stored", run=run))
+
     other = shutil.copytree(trained / "teachers", tmp_path / "other")
-    changed = build("shufflenet_v2_x0_5", len(CLASSES), seed=("other",))
-    save_network(other / "shufflenet_v2_x0_5.safetensors", changed, {})
+    network = build("shufflenet_v2_x0_5", len(CLASSES), seed=("other",))
+    network.classes = list(CLASSES)
+    save_network(other / "shufflenet_v2_x0_5.safetensors", network, {})
     with pytest.raises(UserError, match="weights of shufflenet_v2_x0_5.*are not those"):
         main(command(trained, "auto", "--teacher-weights", str(other), run=run))
     assert not (run / "students").exists()
+
     moved = shutil.copytree(trained / "teachers", tmp_path / "moved")
     main(command(trained, "auto", "--teacher-weights", str(moved), run=run))
-    assert (run / "students/auto/last.safetensors").read_bytes() == weights(trained, "first")[0]
+    last = (run / "students/auto/last.safetensors").read_bytes()
+    assert last == weights(trained, "first")[0]
 
 
 def copy_run(made, root):
-    run = root / "run"
+    """A run folder with the same images and labels, and no students."""
     for name in ("images", "labels"):
-        shutil.copytree(made / "run" / name, run / name)
-    shutil.copy(made / "run/images.json", run)
-    return run
-
-
-def test_options_that_differ_from_the_labels_are_refused(made):
-    for option, given, there in (("--batch-size", "8", "4"), ("--min-scale-crops", "0.08", "0.25"),
-                                 ("--mix-type", "none", "cutmix")):
-        with pytest.raises(UserError, match=f"made with {option} {there}, found {option} {given}"):
-            main(command(made, "refused", option, given))
-    assert not (made / "run/students/refused").exists()
-
-
-def test_more_epochs_than_stored_names_the_missing_one(made):
-    with pytest.raises(UserError, match="epoch 4"):
-        main([*command(made, "refused"), "--epochs", "6"])
-    assert not (made / "run/students/refused").exists()
+        shutil.copytree(made / "run" / name, root / "run" / name)
+    shutil.copy(made / "run/images.json", root / "run")
+    return root / "run"
 
 
 def test_changed_images_are_refused(made, tmp_path):
@@ -272,101 +295,79 @@ def test_changed_images_are_refused(made, tmp_path):
     assert not (run / "students").exists()
 
 
-def test_another_option_in_the_same_folder_is_refused(trained):
-    with pytest.raises(UserError, match="lr = 0.001, now lr = 0.01"):
-        main(command(trained, "first", "--lr", "0.01"))
-
-
-@pytest.mark.parametrize("more", [["--loss-type", "mae_gt", "--gt-target", "mixed"], ["--loss-type", "kl"],
-                                  ["--loss-type", "dist", "--temperature", "4", "--lr-schedule", "half_cosine"],
-                                  ["--optimizer", "sgd", "--lr", "0.001", "--lr-schedule", "step"]])
+@pytest.mark.parametrize("more", [
+    ["--loss-type", "mae_gt", "--gt-target", "mixed"], ["--loss-type", "kl"],
+    ["--loss-type", "dist", "--temperature", "4", "--lr-schedule", "half_cosine"],
+    ["--optimizer", "sgd", "--lr", "0.001", "--lr-schedule", "step"]])
 def test_other_losses_and_optimisers_train(made, more):
     name = "-".join(more).replace("--", "")
     main([*command(made, name, *more), "--epochs", "1"])
-    assert json.loads((made / f"run/students/{name}/result.json").read_text())["best"]["epoch"] == 0
+    assert result(made, name)["best"]["epoch"] == 0
 
 
 def test_a_diverging_student_stops_with_one_sentence(made):
-    with pytest.raises(UserError, match=r"epoch \d, batch \d of 3: the training loss is (nan|inf).*smaller --lr"):
+    with pytest.raises(UserError, match=r"epoch \d, batch \d of 3: the training loss is (nan|inf)"
+                                        ".*smaller --lr"):
         main([*command(made, "diverges"), "--optimizer", "sgd", "--lr", "1e8"])
 
 
-def test_hard_labels_need_no_labels_folder(made, tmp_path, capsys):
-    shutil.copytree(made / "run/images", tmp_path / "images")  # without images.json: any tool's folder, wnids as names
-    for c, name in enumerate(CLASSES):
+def test_hard_labels_need_no_labels_folder_and_no_images_json(made, tmp_path):
+    shutil.copytree(made / "run/images", tmp_path / "images")
+    for c, name in enumerate(CLASSES):  # any tool's folder, with wnids as names
         (tmp_path / f"images/new{c:03d}").rename(tmp_path / "images" / name)
-    base = ["--output-dir", str(tmp_path), "--val-dir", str(made / "val"), "--student", "shufflenet_v2_x0_5", "--epochs", "1",
-            "--loss-type", "ce", "--device", "cpu", "--threads", "1"]
-    main([*base, "--batch-size", "5", "--temperature", "3"])
-    assert "--temperature is not read with --loss-type ce" in capsys.readouterr().out
-    result = json.loads((tmp_path / "students/shufflenet_v2_x0_5_hard_seed0/result.json").read_text())
-    assert result["identity"]["labels"] is None
-    assert (result["options"]["mix_type"], result["options"]["min_scale_crops"], result["options"]["batch_size"]) == ("none",
-                                                                                                                   0.25, 5)
-    main([*base, "--student-name", "mixed", "--mix-type", "cutmix"])
+    hard = ["--output-dir", str(tmp_path), "--val-dir", str(made / "val"), "--student",
+            "shufflenet_v2_x0_5", "--epochs", "1", "--loss-type", "ce", "--device", "cpu",
+            "--threads", "1"]
+    main([*hard, "--batch-size", "5"])
+    file = tmp_path / "students/shufflenet_v2_x0_5_hard_seed0/result.json"
+    found = json.loads(file.read_text())
+    assert found["identity"]["labels"] is None
+    assert found["options"]["mix_type"] == "none"
+    assert found["options"]["min_scale_crops"] == 0.25
+    assert found["options"]["batch_size"] == 5
+    main([*hard, "--student-name", "mixed", "--mix-type", "cutmix"])
     assert (tmp_path / "students/mixed/result.json").exists()
 
 
 def test_evaluate_a_saved_student(trained, tmp_path, capsys):
-    result = json.loads((trained / "run/students/first/result.json").read_text())
-    expected = f"top-1 {result['best']['top1']:.2f} %, top-5 {result['best']['top5']:.2f} % of 12 test images"
+    test = result(trained, "first")["best"]
+    expected = f"top-1 {test['top1']:.2f} %, top-5 {test['top5']:.2f} % of 12 test images"
     best = trained / "run/students/first/best.safetensors"
-    main(["--evaluate", str(best), "--val-dir", str(trained / "val"), "--device", "cpu"])
+    images = ["--val-dir", str(trained / "val"), "--device", "cpu"]
+    main(["--evaluate", str(best), *images])
     assert expected in capsys.readouterr().out
     torch.save(load_network(best)[0].net.state_dict(), tmp_path / "plain.pth")
-    main(["--evaluate", str(tmp_path / "plain.pth"), "--student", "shufflenet_v2_x0_5", "--val-dir", str(trained / "val"),
-          "--image-size", "32", "--device", "cpu"])
+    main(["--evaluate", str(tmp_path / "plain.pth"), "--student", "shufflenet_v2_x0_5",
+          "--image-size", "32", *images])
     assert expected in capsys.readouterr().out
     with pytest.raises(UserError, match="no such file"):
-        main(["--evaluate", str(tmp_path / "none.safetensors"), "--val-dir", str(trained / "val"), "--device", "cpu"])
+        main(["--evaluate", str(tmp_path / "none.safetensors"), *images])
 
 
-def test_batches_carry_the_classes_of_both_images():
-    images, labels = 7, torch.tensor([0, 1, 2, 3, 4, 5, 6])
-    pixels = (labels.view(-1, 1, 1, 1) * 30).to(torch.uint8).expand(images, 3, 8, 8)  # a grey level per class
-    source = HardLabels(own_plan(images, 8, 0.0, seed=3, batch_size=5, mix="mixup"))
-    plan, none = source.epoch(0)
-    assert none is None
-    for mixed in (True, False):
-        batches = list(engine.planned_batches(lambda i: pixels[i], labels, plan, source.options, None, mixed,
-                                              torch.device("cpu")))
-        assert [len(b.images) for b in batches] == [5, 2]
-        assert torch.cat([b.classes for b in batches]).tolist() == plan.order.tolist()
-    for batch in list(engine.planned_batches(lambda i: pixels[i], labels, plan, source.options, None, True,
-                                             torch.device("cpu"))):
-        grey = (batch.images[:, 0, 0, 0] * 0.229 + 0.485) * 255 / 30
-        torch.testing.assert_close(grey, batch.lam * batch.classes + (1 - batch.lam) * batch.partner_classes, atol=1e-3, rtol=0)
-
-
-def test_hard_label_plans_follow_the_seed():
-    a, b, c = (HardLabels(own_plan(9, 32, 0.5, seed)).epoch(0)[0] for seed in (0, 0, 1))
-    assert a == b
-    assert a != c
-    assert asdict(own_plan(9, 32, 0.5, 0))["mix"] == "none"
+@pytest.mark.parametrize(("more", "sentence"), [
+    (["--val-dir", "nowhere"], "no such folder"), (["--train-dir", "nowhere"], "no such folder"),
+    (["--fkd-path", "nowhere"], "labels.json: not found"), (["--epochs", "0"], "at least 1"),
+    (["--epochs", "6"], "the first missing is epoch 4"), (["--lr", "-1"], "more than 0"),
+    (["--student", "alexnet"], "--input-resize alexnet=")])
+def test_bad_input_in_one_sentence(made, more, sentence):
+    with pytest.raises(UserError, match=sentence):
+        main([*command(made, "refused"), *more])
+    assert not (made / "run/students/refused").exists()
 
 
 def test_bad_input_through_the_command_line(made):
     def run(*more, **environment):
-        return subprocess.run([sys.executable, "-m", "validate.train_fkd", *more], cwd=ROOT, capture_output=True, text=True,
-                              env={**os.environ, **environment})
+        return subprocess.run([sys.executable, "-m", "validate.train_fkd", *more], cwd=ROOT,
+                              capture_output=True, text=True, env={**os.environ, **environment})
 
-    found = run(*command(made, "x", "--student", "resnet81"))
-    assert (found.returncode, found.stderr.count("\n")) == (2, 1)
-    assert "resnet18" in found.stderr
-    for rank, words in (("0", "NGPU=3, but a batch has 2 micro-batches.*Set NGPU=2.*side by side"), ("1", "")):
-        found = run(*command(made, "x"), WORLD_SIZE="3", RANK=rank, LOCAL_RANK=rank)  # no process group: no rank waits for another
-        assert found.returncode == 2
-        assert re.search(words, found.stderr)
-        assert found.stderr.count("\n") == (rank == "0")  # one speaks for all
+    done = run(*command(made, "x", "--student", "resnet81"))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "resnet18" in done.stderr
 
-
-def test_bad_input_in_one_sentence(made, tmp_path):
-    for more, words in ((["--val-dir", str(tmp_path / "no")], "no such folder"), (["--epochs", "0"], "at least 1"),
-                        (["--train-dir", str(tmp_path / "no")], "no such folder"), (["--student-name", "a/b"], "plain name"),
-                        (["--fkd-path", str(tmp_path)], "labels.json: not found"), (["--input-resize", "alexnet=64"], "student is"),
-                        (["--student", "alexnet"], "--input-resize alexnet="), (["--lr", "-1"], "more than 0")):
-        with pytest.raises(UserError, match=words):
-            main([*command(made, "refused"), *more])
-    assert not (made / "run/students/refused").exists()
-    with pytest.raises(UserError, match="--output-dir"):
-        main(["--val-dir", str(made / "val")])
+    # Without a process group no rank waits for another, and rank 0 speaks for all.
+    for rank, words in (("0", "NGPU=3, but a batch has 2 micro-batches.*Set NGPU=2.*side by side"),
+                        ("1", "")):
+        done = run(*command(made, "x"), WORLD_SIZE="3", RANK=rank, LOCAL_RANK=rank)
+        assert done.returncode == 2
+        assert re.search(words, done.stderr)
+        assert done.stderr.count("\n") == (rank == "0")

@@ -1,3 +1,3 @@
-"""What two stages or more share. Imports nothing from the stages or from models."""
+"""Plumbing of every room: options, errors, files, processes, seeds. Imports no other room."""
 
-PROJECT = "prism"  # the stages look for this, to notice that another package called utils was imported
+PROJECT = "prism"  # the stages look for this, to notice another package called utils

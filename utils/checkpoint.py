@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import os
 import zipfile
 import zlib
 from pathlib import Path
@@ -13,127 +12,138 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from utils.errors import UserError
-from utils.files import sha256_file, write_bytes, written_whole
-
-_SEAL = b"\nsha256 "
-
-
-@contextlib.contextmanager
-def _as_it_was():
-    """torch hides what happened while it wrote (a full disk, a signal to stop) in an error of its own: raise the first one."""
-    try:
-        yield
-    except RuntimeError as error:
-        if isinstance(error.__context__, (OSError, KeyboardInterrupt)):  # of the Python file that torch.save writes to
-            raise error.__context__ from None
-        raise
+from utils.files import write_bytes, written_whole
 
 
 def save_tensors(path, tensors, about=None):
-    """Write {name: tensor} as safetensors, whole or not at all. about: JSON-able dict kept in the header, beside a CRC-32."""
+    """Write {name: tensor} as safetensors, whole or not at all.
+
+    about: JSON-able dict, kept in the header beside a CRC-32 of everything.
+    """
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     content = json.loads(json.dumps(about or {}, sort_keys=True))
-    text = json.dumps({"content": content, "crc32": _crc32(tensors, content)}, sort_keys=True)
-    # one entry of metadata: safetensors writes several in random order. Not save_file, which has a temporary file of its own:
-    # nobody would remove it after a kill
-    write_bytes(path, save(tensors, metadata={"about": text}))
+    header = {"content": content, "crc32": _crc32(tensors, content)}
+    # One entry of metadata: safetensors writes several in random order. Not its save_file, which
+    # writes to a temporary file of its own that nobody would remove after a kill.
+    metadata = {"about": json.dumps(header, sort_keys=True)}
+    write_bytes(path, save(tensors, metadata=metadata))
+
+
+def read_header(path):
+    """What save_tensors kept as `about`; {} for a file of another tool. Reads no tensor."""
+    with _reading(path) as file:
+        return _header(file).get("content", {})
 
 
 def load_tensors(path):
-    """Read ({name: tensor}, about) from a safetensors file; about is {} in files of other tools.
+    """Read ({name: tensor}, about) from a safetensors file; about is {} for other tools' files.
 
-    A forged header costs no memory: safetensors accepts only shapes that fill the file exactly.
+    Raises UserError for a file that is missing, damaged or does not match its checksum.
     """
-    path = Path(path)
-    if not path.exists():
+    with _reading(path) as file:
+        header = _header(file)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+        if header and header["crc32"] != _crc32(tensors, header["content"]):
+            raise ValueError("it does not match its checksum")
+    return tensors, header.get("content", {})
+
+
+@contextlib.contextmanager
+def _reading(path):
+    """An open safetensors file; what goes wrong inside becomes a UserError."""
+    if not Path(path).exists():
         raise UserError(f"{path}: no such file.")
     try:
         with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {}).get("about", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, ValueError, RecursionError, OSError) as error:
-        raise UserError(f"{path}: damaged or not a safetensors file ({error}). Remove it and make it again.") from None
-    if isinstance(about, dict) and not {"content", "crc32"} & set(about):
-        return tensors, about  # of another tool, or of ours before there were checksums
-    if not isinstance(about, dict) or not isinstance(about.get("content"), dict) or about.get("crc32") != _crc32(
-            tensors, about["content"]):
-        raise UserError(f"{path}: does not match its checksum, the file is damaged. Remove it and make it again.")
-    return tensors, about["content"]
+            yield file
+    except (SafetensorError, ValueError, OSError) as error:
+        raise UserError(f"{path}: damaged or not a safetensors file ({first_line(error)}). Remove "
+                        "it and make it again.") from None
+
+
+def _header(file):
+    """{"content", "crc32"} of a file of ours, {} of another tool's."""
+    try:
+        header = json.loads((file.metadata() or {})["about"])
+        ours = isinstance(header["content"], dict) and isinstance(header["crc32"], int)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return header if ours else {}
 
 
 def _crc32(tensors, content):
     """CRC-32 of a JSON-able dict and of names, types, shapes and bytes of {name: tensor}."""
     crc = zlib.crc32(json.dumps(content, sort_keys=True).encode())
     for name in sorted(tensors):
-        crc = zlib.crc32(json.dumps([name, str(tensors[name].dtype), list(tensors[name].shape)]).encode(), crc)
+        crc = zlib.crc32(_described(name, tensors[name]), crc)
         crc = zlib.crc32(_memory(tensors[name]), crc)
     return crc
 
 
+def _described(name, tensor):
+    return json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode()
+
+
 def _memory(tensor):
-    return tensor.contiguous().flatten().view(torch.uint8).numpy() if tensor.numel() else b""
-
-
-def save_state(path, state):
-    """Write a nested dict of tensors and plain values (to go on from), whole or not at all; at its end a SHA-256 of the rest."""
-    with written_whole(path) as temporary, _as_it_was():
-        with open(temporary, "wb") as file:
-            torch.save(state, file)
-        digest = sha256_file(temporary)
-        with open(temporary, "ab") as file:
-            file.write(_SEAL + digest.encode())
-
-
-def load_state(path):
-    """Read what save_state wrote. Raises UserError for anything that is not sealed by the SHA-256 of its content."""
-    path = Path(path)
-    with open(path, "rb") as file:
-        size = file.seek(0, os.SEEK_END) - len(_SEAL) - 64
-        file.seek(max(0, size))
-        seal = file.read()
-        file.seek(0)
-        digest = hashlib.sha256()
-        while size > 0 and (block := file.read(min(size, 1 << 20))):
-            digest.update(block)
-            size -= len(block)
-    if seal != _SEAL + digest.hexdigest().encode():
-        raise UserError(f"{path}: does not match its checksum, the file is damaged. Remove it and run this again.")
-    return load_pickled(path)
-
-
-def load_pickled(path):
-    """Read a file of torch.save from anybody, without running code or believing the sizes it claims.
-
-    weights_only: nothing but tensors and plain values is unpickled. Storages are slices of the mapped file, so none is larger
-    than what is there; compressed members, which could swell, are refused.
-    """
-    try:
-        zipped = zipfile.is_zipfile(path)
-        if zipped:
-            with zipfile.ZipFile(path) as archive:
-                if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                    raise ValueError("it holds compressed members, which PyTorch never writes")
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # torch raises many kinds for a damaged file
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: damaged or not safe to load ({first_line}). Remove it and run this again.") from None
-
-
-def check_optimizer(optimizer):
-    """Raise ValueError when a loaded optimizer state does not fit its parameters."""
-    for parameter, state in optimizer.state.items():
-        for name, value in state.items():
-            if isinstance(value, torch.Tensor) and value.numel() != 1 and value.shape != parameter.shape:
-                raise ValueError(f"{name} of shape {list(value.shape)} for a parameter of {list(parameter.shape)}")
+    flat = tensor.contiguous().flatten()
+    return flat.view(torch.uint8).numpy() if tensor.numel() else b""
 
 
 def tensors_hash(tensors):
     """Hex SHA-256 over names, types, shapes and bytes of {name: tensor}."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        t = tensors[name].detach().cpu().contiguous()
-        digest.update(json.dumps([name, str(t.dtype), list(t.shape)]).encode())
-        digest.update(t.flatten().view(torch.uint8).numpy().tobytes() if t.numel() else b"")
+        tensor = tensors[name].detach().cpu()
+        digest.update(_described(name, tensor))
+        digest.update(_memory(tensor))
     return digest.hexdigest()
+
+
+def save_state(path, state):
+    """Write a nested dict of tensors and plain values, to go on from, whole or not at all."""
+    with written_whole(path) as temporary:
+        try:
+            with open(temporary, "wb") as file:  # given a path, torch would not say what failed
+                torch.save(state, file)
+        except RuntimeError as error:
+            # torch hides a full disk or a signal to stop behind an error of its own.
+            if isinstance(error.__context__, (OSError, KeyboardInterrupt)):
+                raise error.__context__ from None
+            raise
+
+
+def load_state(path):
+    """Read what save_state or anybody's torch.save wrote, without running code.
+
+    weights_only: nothing but tensors and plain values is unpickled. Storages are slices of the
+    mapped file, so none is larger than the file. Raises UserError for a file that is missing,
+    damaged or not safe.
+    """
+    try:
+        zipped = zipfile.is_zipfile(path)
+        if zipped:
+            _check_archive(path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file.") from None
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise UserError(f"{path}: damaged or not safe to load ({first_line(error)}). Remove it and "
+                        "run this again.") from None
+
+
+def _check_archive(path):
+    """Raise ValueError unless the members of a zip file are as PyTorch writes them.
+
+    Compressed members could swell. Checksums are there unless they were switched off.
+    """
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if any(member.compress_type for member in members):
+            raise ValueError("it holds compressed members, which PyTorch never writes")
+        if any(member.CRC for member in members) and archive.testzip():
+            raise ValueError("it does not match its checksum")
+
+
+def first_line(error):
+    """The first line of an error's message, or its type."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -7,20 +7,24 @@ import signal
 import sys
 
 _DISK_ERRORS = {
-    errno.ENOSPC: "the disk is full. Free some space and run the same command again: finished work is kept.",
-    errno.EDQUOT: "the disk quota is used up. Free some space and run the same command again: finished work is kept.",
+    errno.ENOSPC: "the disk is full. Free some space and run the same command again: finished work "
+                  "is kept.",
+    errno.EDQUOT: "the disk quota is used up. Free some space and run the same command again: "
+                  "finished work is kept.",
     errno.EACCES: "no permission. Choose another folder or change its permissions.",
     errno.EPERM: "no permission. Choose another folder or change its permissions.",
     errno.EROFS: "the file system is read-only. Choose another folder.",
-    errno.EFBIG: "the file is larger than allowed here (ulimit -f, or the kind of file system). Raise the limit or choose "
-                 "another folder.",
+    errno.EFBIG: "the file is larger than allowed here (ulimit -f, or the kind of file system). "
+                 "Raise the limit or choose another folder.",
     errno.EIO: "the disk failed to read or write. Check it, or choose another folder.",
     errno.ENAMETOOLONG: "this name is too long. Choose a shorter one.",
-    errno.ENOTDIR: "a part of this path is a file, expected a folder. Move the file away or choose another folder.",
+    errno.ENOTDIR: "a part of this path is a file, expected a folder. Move the file away or choose "
+                   "another folder.",
     errno.EEXIST: "is a file, expected a folder. Move it away or choose another folder.",
     errno.EISDIR: "is a folder, expected a file. Move it away or choose another path.",
 }
-_OF_A_WORKER = "\nOriginal Traceback"  # a DataLoader hands on its worker's error with the worker's traceback as the message
+# A DataLoader hands on its worker's error with the worker's traceback as the message.
+_OF_A_WORKER = "\nOriginal Traceback"
 
 
 class _Terminated(KeyboardInterrupt):
@@ -28,32 +32,41 @@ class _Terminated(KeyboardInterrupt):
 
 
 def _terminated(*_):
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # impatient schedulers send it again: let the first one finish cleaning up
+    # Impatient schedulers send SIGTERM again: the first one may finish cleaning up.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise _Terminated
 
 
 class UserError(Exception):
-    """A mistake the user can mend. The message says what was found, what was expected and what to do."""
+    """A mistake the user can mend: what was found, what was expected and what to do."""
 
 
 def explain(error):
-    """The sentence for an exception that a user can mend, or None when it is a defect of the program."""
+    """The sentence for an exception that a user can mend, or None for a defect of the program."""
     if isinstance(error, UserError):
         text = str(error)
         if _OF_A_WORKER in text:
             text = text.rsplit(f"{UserError.__name__}: ", 1)[-1]
         return " ".join(text.split("\n")).strip()
     if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
-        where = f"{error.filename}: " if error.filename else "writing: "
-        return where + _DISK_ERRORS[error.errno]
-    if type(error).__name__ == "OutOfMemoryError":  # torch.cuda.OutOfMemoryError, without importing torch here
-        return "out of GPU memory. Choose a smaller --batch-size or fewer --units-per-step and run the command again."
+        path = f"{error.filename}: " if error.filename else "writing: "
+        return path + _DISK_ERRORS[error.errno]
+    if _is_out_of_gpu_memory(error):
+        return ("out of GPU memory. Choose a smaller --batch-size or fewer --units-per-step and "
+                "run the command again.")
     if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
-        return ("a process that decodes images was killed, most likely because memory ran out. Give fewer --workers, or ask for "
-                "more memory, and run the same command again: it goes on where it stopped.")
+        return ("a process that decodes images was killed, most likely because memory ran out. "
+                "Give fewer --workers, or ask for more memory, and run the same command again: it "
+                "goes on where it stopped.")
     if isinstance(error, MemoryError):
-        return "out of memory. Give fewer --workers or ask for more memory, and run the same command again: finished work is kept."
+        return ("out of memory. Give fewer --workers or ask for more memory, and run the same "
+                "command again: finished work is kept.")
     return None
+
+
+def _is_out_of_gpu_memory(error):
+    """torch.cuda.OutOfMemoryError, known by name: this module does not import PyTorch."""
+    return type(error).__name__ == "OutOfMemoryError"
 
 
 @contextlib.contextmanager
@@ -62,38 +75,40 @@ def memory_advice(advice):
     try:
         yield
     except Exception as error:
-        if type(error).__name__ != "OutOfMemoryError":
+        if not _is_out_of_gpu_memory(error):
             raise
         raise UserError(f"out of GPU memory. {advice}") from error
 
 
-def try_half(option, value, what):
-    """Advice to give half of a number. what: the consequence, in words."""
+def try_half(option, value, consequence):
+    """Advice to give half of a number. consequence: in words."""
     if value > 1:
-        return f"Found {option} {value}, try {option} {value // 2}: {what}."
-    return f"{option} is already {value}: a smaller network or a GPU with more memory is needed."
+        return f"Found {option} {value}, try {option} {value // 2}: {consequence}."
+    return (f"{option} is already {value}: a smaller network or a GPU with more memory is needed.")
 
 
 _own_work = False
 
 
 def own_work_begins():
-    """From here on a rank of torchrun may meet mistakes that the others do not: it says them, and who it is."""
+    """From here on a rank of torchrun may meet mistakes that others do not, so it says its own."""
     global _own_work
     _own_work = True
 
 
 def run_entry(main, argv=None):
-    """Run a stage's main(argv). A user's mistake ends in one sentence on stderr and exit status 2.
+    """Run main(argv). A user's mistake ends in one sentence on stderr and exit status 2.
 
-    Under torchrun all ranks read the same until own_work_begins, so the first one of each machine speaks for all.
+    Under torchrun all ranks read the same until own_work_begins, so the first one of each machine
+    speaks for all.
     """
     signal.signal(signal.SIGTERM, _terminated)
     try:
         main(argv)
     except KeyboardInterrupt as stop:
         if os.environ.get("RANK", "0") == "0":
-            print("\nstopped. The same command goes on where it stopped.", file=sys.stderr, flush=True)
+            print("\nstopped. The same command goes on where it stopped.", file=sys.stderr,
+                  flush=True)
         sys.exit(143 if isinstance(stop, _Terminated) else 130)
     except Exception as error:
         sentence = explain(error)
@@ -101,5 +116,6 @@ def run_entry(main, argv=None):
             raise
         if _own_work or os.environ.get("LOCAL_RANK", "0") == "0":
             rank = os.environ.get("RANK") if _own_work else None
-            print(f"error{f' on rank {rank}' if rank else ''}: {sentence}", file=sys.stderr, flush=True)
+            print(f"error{f' on rank {rank}' if rank else ''}: {sentence}", file=sys.stderr,
+                  flush=True)
         sys.exit(2)

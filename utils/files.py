@@ -96,7 +96,8 @@ def damaged(path, made_by, why):
     made_by: the program that writes the file. why: an exception or a word.
     """
     text = str(why).splitlines()[0] if str(why) else type(why).__name__
-    return UserError(f"{path}: damaged ({text}). Remove it and run {made_by} again, which writes it.")
+    return UserError(f"{path}: damaged ({text}). Remove it and run {made_by} again, which makes "
+                     "it anew.")
 
 
 def leftovers(folder):

@@ -10,13 +10,14 @@ from utils.distributed import rank
 def progress_bar(total, desc, unit, leave=True, **settings):
     """A tqdm bar, shown on rank 0 only.
 
-    Written to a file it gives a line every 20 seconds instead of ten a second, and none when the bar would vanish at its
-    end (leave=False) before 20 seconds are over.
+    Written to a file it gives a line every 20 seconds instead of ten a second. One that vanishes at
+    its end (leave=False) gives none there before 20 seconds are over.
     """
     terminal = sys.stderr.isatty()
     interval = 0.2 if terminal else 20
-    return tqdm(total=total, desc=desc, unit=unit, leave=leave, disable=rank() != 0, mininterval=interval,
-                maxinterval=interval + 10, delay=0 if leave or terminal else interval, dynamic_ncols=True, **settings)
+    return tqdm(total=total, desc=desc, unit=unit, leave=leave, disable=rank() != 0,
+                mininterval=interval, maxinterval=interval + 10,
+                delay=0 if leave or terminal else interval, dynamic_ncols=True, **settings)
 
 
 def write_above(bar, text):

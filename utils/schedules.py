@@ -1,4 +1,4 @@
-"""Factors on the learning rate and numbers of steps. Plain numbers in, plain numbers out."""
+"""Factors on the learning rate, numbers of steps, areas of crops. Plain numbers in and out."""
 
 import math
 
@@ -19,7 +19,7 @@ def linear(epoch, epochs):
 
 
 def linear_half(epoch, epochs):
-    """1 - epoch / (2 epochs): from 1 to 1/2 (EDC as its code ran; half_cosine is what was meant)."""
+    """1 - epoch / (2 epochs): from 1 to 1/2 (EDC as its code ran; half_cosine was meant)."""
     return 1 - epoch / (2 * epochs)
 
 
@@ -29,10 +29,12 @@ def step(epoch, epochs):
 
 
 def ssrs(epoch, epochs, zeta=2.5):
-    """Smoothed cosine, then a short linear end (released code; the paper cites EDC, whose own script runs another curve).
+    """Smoothed cosine, then a short linear end.
 
-    epoch <= 5/6 epochs: 1/2 (1 + cos(pi epoch / (zeta epochs))). Later: its value at 5/6 times (6E - 6e) / (6E), which
-    jumps down to about a sixth: with 300 epochs 0.75 at epoch 250, 0.1225 at 251, 0.0025 at 299.
+    The source is the released code; the paper cites EDC, whose own script runs another curve.
+    epoch <= 5/6 epochs: 1/2 (1 + cos(pi epoch / (zeta epochs))). Later: its value at 5/6 times
+    (6E - 6e) / (6E), which jumps down to about a sixth: with 300 epochs 0.75 at epoch 250, 0.1225
+    at 251, 0.0025 at 299.
     """
     if 6 * epoch <= 5 * epochs:
         return 0.5 * (1 + math.cos(math.pi * epoch / (zeta * epochs)))
@@ -40,7 +42,7 @@ def ssrs(epoch, epochs, zeta=2.5):
 
 
 def ssrs_continuous(epoch, epochs, zeta=2.5):
-    """ssrs without the jump: its last piece is the value at 5/6 times (6E - 6e) / E, which starts at 1."""
+    """ssrs without the jump: its last piece is the value at 5/6 times (6E - 6e) / E."""
     if 6 * epoch <= 5 * epochs:
         return ssrs(epoch, epochs, zeta)
     return _knee(zeta) * (6 * epochs - 6 * epoch) / epochs
@@ -50,14 +52,15 @@ def _knee(zeta):
     return 0.5 * (1 + math.cos(5 * math.pi / (6 * zeta)))
 
 
-STUDENT = {"ssrs": ssrs, "ssrs_continuous": ssrs_continuous, "cosine": cosine, "half_cosine": half_cosine,
-           "linear": linear, "linear_half": linear_half, "step": step}
+STUDENT = {"ssrs": ssrs, "ssrs_continuous": ssrs_continuous, "cosine": cosine,
+           "half_cosine": half_cosine, "linear": linear, "linear_half": linear_half, "step": step}
 
 
 def recover_steps(ipc_id, iteration, varied=True):
-    """Steps of an IPC slice: iteration * (1 - (ipc_id mod 8)/8), paper Table 3b "varying iterations"; or constant.
+    """Steps of an IPC slice: iteration (1 - (ipc_id mod 8)/8), or constant.
 
-    4000 gives 4000, 3500, ..., 500, 4000, ... A positive iteration gives at least one step.
+    Paper Table 3b, "varying iterations": 4000 gives 4000, 3500, ..., 500, 4000, ... A positive
+    iteration gives at least one step.
     """
     if not varied or iteration == 0:
         return iteration
@@ -65,13 +68,16 @@ def recover_steps(ipc_id, iteration, varied=True):
 
 
 def crop_area(kind, step, steps, least, milestone=1.0):
-    """Least area of a crop at a step (CDA's curriculum; paper Table 3b "resize schedule"); the largest is always 1.
+    """Least area of a crop at a step (CDA's curriculum; paper Table 3b, "resize schedule").
 
-    It falls from 1 (whole image) to `least` during the first milestone * steps steps, then stays there; u runs from 0 to 1:
-    linear: least + (1 - least) (1 - u). cosine: least + (1 - least) 1/2 (1 + cos(pi u)). step: 1. constant: always `least`.
+    The largest area is always 1. The least falls from 1 (whole image) to `least` during the first
+    milestone * steps steps, in which u runs from 0 to 1, and stays there:
+    linear: least + (1 - least) (1 - u). cosine: least + (1 - least) 1/2 (1 + cos(pi u)).
+    step: 1. constant: always `least`.
     """
     u = step / (milestone * steps)
     return least if u >= 1 else least + (1 - least) * CROP[kind](u)
 
 
-CROP = {"constant": lambda _: 0.0, "linear": lambda u: 1 - u, "cosine": lambda u: cosine(u, 1), "step": lambda _: 1.0}
+CROP = {"constant": lambda _: 0.0, "linear": lambda u: 1 - u, "cosine": lambda u: cosine(u, 1),
+        "step": lambda _: 1.0}

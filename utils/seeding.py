@@ -1,7 +1,8 @@
 """Random streams seeded by what they are for, not by when they are drawn.
 
-The seed of a stream is a SHA-256 hash of its key, such as (seed, "recover", slice, chunk, step). So a result does not
-depend on the number of processes, on the order of the work or on restarts, and no generator state is ever stored.
+The seed of a stream is a SHA-256 hash of its key, such as (seed, "recover", slice, chunk, step). So
+a result does not depend on the number of processes, on the order of the work or on restarts, and no
+generator state is ever stored.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ import torch
 
 
 def stable_seed(*key):
-    """A 63-bit integer from a key of strings and integers; the same on every machine and in every process."""
+    """A 63-bit integer from a key of strings and integers, the same on every machine."""
     text = json.dumps(key, separators=(",", ":"))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
@@ -26,9 +27,10 @@ def stream(*key):
 
 @contextlib.contextmanager
 def seeded(*key):
-    """Seed the global generators of torch (CPU), numpy and random from a key; put their old state back afterwards.
+    """Seed the global generators of torch (CPU), numpy and random from a key.
 
-    For library code that knows only global generators: weight initialisation, dropout, torchvision's transforms.
+    Their old state comes back afterwards. For library code that knows only global generators:
+    weight initialisation, dropout, torchvision's transforms.
     """
     seed = stable_seed(*key)
     numpy_state, python_state = np.random.get_state(), random.getstate()

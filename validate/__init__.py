@@ -1,9 +1,10 @@
-"""Stage 3, validate: train a student on images and labels, report top-1."""
+"""Stage 3, validate: a student trained on images and labels, and its accuracy."""
 
 import sys
 
 import utils
 
 if getattr(utils, "PROJECT", None) != "prism":
-    print(f"error: another package named utils was imported: {utils.__file__}. Start from the project root.", file=sys.stderr)
+    print(f"error: another package named utils was imported: {utils.__file__}. "
+          "Start from the project root.", file=sys.stderr)
     sys.exit(2)

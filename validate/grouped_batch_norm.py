@@ -1,8 +1,8 @@
-"""BatchNorm over groups of a batch in one pass: what a pass for each group gives, while all other layers see the whole batch.
+"""BatchNorm over groups of a batch in one pass, while all other layers see the whole batch.
 
-The paper's student sees 50 images as two micro-batches of 25. Only BatchNorm couples the images of a batch, so one pass of 50
-whose BatchNorm layers work on 25 and 25 is the same arithmetic: outputs, gradients, and running statistics that move once a
-group, in order. Measured: validate/README.md.
+The paper's student sees 50 images as two micro-batches of 25. Only BatchNorm couples the images of
+a batch, so one pass of 50 whose BatchNorm layers work on 25 and 25 is the same arithmetic as a pass
+for each: outputs, gradients, and running statistics that move once per group, in order.
 """
 
 import contextlib
@@ -14,13 +14,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 def batch_norm_layers(network):
     """All BatchNorm layers of a network."""
-    return [m for m in network.modules() if isinstance(m, _BatchNorm)]
+    return [module for module in network.modules() if isinstance(module, _BatchNorm)]
 
 
 class Groups:
-    """Makes the BatchNorm layers of a network, in place, work group by group inside `of`; outside they do what they did.
+    """Makes the BatchNorm layers of a network work group by group inside `of`.
 
-    Only the layers' Python class changes: parameters, buffers and their names stay.
+    The layers are changed in place, but only in their Python class: parameters, buffers and their
+    names stay. Outside of `of` they do what they did.
     """
 
     def __init__(self, network):
@@ -31,7 +32,7 @@ class Groups:
 
     @contextlib.contextmanager
     def of(self, sizes):
-        """Forwards inside this block have sum(sizes) images: groups of these sizes, one after the other."""
+        """Forwards in this block see sum(sizes) images, in groups of these sizes."""
         self.sizes = list(sizes)
         try:
             yield
@@ -40,16 +41,20 @@ class Groups:
 
 
 class _Grouped:
-    """In front of a BatchNorm class: in train mode its forward is called once a group."""
+    """A mixin before a BatchNorm class: in train mode its forward runs once per group."""
 
     def forward(self, x):
         sizes = self.groups.sizes
         if sizes is None or len(sizes) == 1 or not self.training:
             return super().forward(x)
-        rows = x.shape[0] // sum(sizes)  # more than one an image where a net lays its tokens or windows along the batch
-        return torch.cat([super(_Grouped, self).forward(part) for part in x.split([rows * size for size in sizes])])
+        # Networks that lay tokens or windows along the batch have several rows per image.
+        rows = x.shape[0] // sum(sizes)
+        parts = x.split([rows * size for size in sizes])
+        return torch.cat([super(_Grouped, self).forward(part) for part in parts])
 
 
 @functools.cache
 def _grouped_class(kind):
-    return kind if issubclass(kind, _Grouped) else type(f"Grouped{kind.__name__}", (_Grouped, kind), {})
+    if issubclass(kind, _Grouped):
+        return kind
+    return type(f"Grouped{kind.__name__}", (_Grouped, kind), {})

@@ -1,163 +1,141 @@
-"""Where an epoch's plan and soft labels come from.
+"""Where the plans and the soft labels of a student come from."""
 
-A source has: kind, a word; options, the PlanOptions; identity(), what the labels are (None without); prepare(), which loads what it
-needs; epoch(e) -> (EpochPlan, function of (batch, mixed images) giving soft labels [n, C], or None). Call it batch after batch.
-"""
+from dataclasses import dataclass
 
-import functools
-from concurrent.futures import ThreadPoolExecutor
-
-from data.epoch_plan import ALPHA, PlanOptions, draw_plan
+from data.epoch_plan import PlanOptions, draw_plan
 from data.label_formats import through_format
 from data.labels import LabelStore, arithmetic_of
+from data.names import MIXES, has_flips
 from models.ensemble import Ensemble
 from models.networks import fingerprint
 from models.teachers import load_teachers
 from utils.errors import UserError
+from utils.options import flag
 from utils.precision import Arithmetic
+from validate.options import label_kind
 
 
-def read_ahead(function, count):
-    """function(0) ... function(count - 1), in order, each called by a thread while the one before is being used."""
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(function, 0)
-        for number in range(1, count + 1):
-            found = waiting.result()
-            if number < count:
-                waiting = pool.submit(function, number)
-            yield found
+@dataclass
+class LabelSource:
+    """The plan and the soft labels of every epoch.
 
-
-class StoredLabels:
-    """Labels read from the files of relabel."""
-
-    kind = "stored"
-
-    def __init__(self, store):
-        self.store, self.options = store, store.plan_options
-
-    def identity(self):
-        recipe = {name: value for name, value in self.store.options.items() if name != "teacher_weights"}
-        return {"options": recipe, "teachers": self.store.teachers}
-
-    def prepare(self):
-        pass
-
-    def epoch(self, epoch):
-        labels = self.store.epoch(epoch)
-        batches = read_ahead(labels.batch, self.options.batches)
-        return labels.plan, lambda *_: next(batches)
-
-
-class OnlineLabels(StoredLabels):
-    """Labels made here by the recipe in labels.json, through the same number format: what StoredLabels would read.
-
-    load: function giving the Ensemble that the recipe describes.
+    kind: "stored": the files of relabel. "online": made here by relabel's recipe, through the same
+    number format, so they are the numbers of the files. "teacher": made here for views of this run,
+    as they are (DELT, RDED). "hard": none.
+    plan_options: PlanOptions of the epochs. store: LabelStore, with stored and online labels.
+    ensemble: Ensemble that labels here, with online and teacher labels.
     """
 
-    kind = "online"
+    kind: str
+    plan_options: PlanOptions
+    store: LabelStore | None = None
+    ensemble: Ensemble | None = None
 
-    def __init__(self, store, load):
-        super().__init__(store)
-        self._load = load
-
-    def prepare(self):
-        self.ensemble = self._load()
-
-    def epoch(self, epoch):
-        number_format = self.store.number_format
-        return draw_plan(self.options, epoch), lambda _, images: through_format(self.ensemble(images), number_format)
-
-
-class TeacherLabels:
-    """Labels made here for views of this run's own: plans drawn from the student's seed, logits as they are (DELT, RDED).
-
-    load: function giving the Ensemble.
-    """
-
-    kind = "teacher"
-
-    def __init__(self, options, load):
-        self.options, self._load = options, load
-
-    @functools.cached_property
-    def ensemble(self):
-        return self._load()
-
+    @property
     def identity(self):
-        """In the words of labels.json."""
-        return {"options": {"teachers": [t.name for t in self.ensemble.teachers], "ensemble": self.ensemble.rule},
-                "teachers": {t.name: fingerprint(t) for t in self.ensemble.teachers}}
-
-    def prepare(self):
-        pass  # identity has loaded them
-
-    def epoch(self, epoch):
-        return draw_plan(self.options, epoch), lambda _, images: self.ensemble(images)
-
-
-class HardLabels:
-    """No soft labels: plans drawn from the student's seed."""
-
-    kind = "none"
-
-    def __init__(self, options):
-        self.options = options
-
-    def identity(self):
-        return None
-
-    def prepare(self):
-        pass
+        """What the labels are, as labels.json names it; None for hard labels."""
+        if self.kind == "hard":
+            return None
+        if self.store is not None:
+            recipe = {name: value for name, value in self.store.options.items()
+                      if name != "teacher_weights"}
+            return {"options": recipe, "teachers": self.store.teachers}
+        networks = self.ensemble.teachers
+        return {"options": {"teachers": [network.name for network in networks],
+                            "ensemble": self.ensemble.rule},
+                "teachers": {network.name: fingerprint(network) for network in networks}}
 
     def epoch(self, epoch):
-        return draw_plan(self.options, epoch), None
+        """(EpochPlan, labels) of an epoch; labels as validate.batches.epoch_batches takes them."""
+        if self.kind == "stored":
+            labels = self.store.epoch(epoch)
+            return labels.plan, labels
+        return draw_plan(self.plan_options, epoch), None if self.kind == "hard" else self.label
+
+    def label(self, images):
+        """Soft labels [n, C] of mixed images [n, 3, S, S], made here."""
+        logits = self.ensemble(images)
+        return through_format(logits, self.store.number_format) if self.store else logits
 
 
-def own_plan(images, size, flip, seed, batch_size=None, min_area=None, mix="none"):
-    """PlanOptions where no labels folder gives them; None: batches of 50, 0.25 of the area (the paper's)."""
-    return PlanOptions(images, size, batch_size or 50, min_area or 0.25, flip, mix, ALPHA[mix], seed)
+def open_source(o, images, device):
+    """The LabelSource that resolved options ask for, checked against the distilled images."""
+    kind = label_kind(o)
+    if kind == "folder":
+        return open_labels(o, images)
+    if kind == "hard":
+        return LabelSource("hard", own_plan(o, images))
+    labels = o.soft_labels
+    weights = labels.teacher_weights or "IMAGENET1K_V1"
+    ensemble = load_ensemble(labels.teachers, labels.ensemble, weights, images, device)
+    return LabelSource("teacher", own_plan(o, images), ensemble=ensemble)
 
 
-def open_labels(folder, images, epochs, mode="auto", wanted=()):
-    """Open and check a labels folder before anything expensive. Returns (LabelStore, whether to make labels online).
+def own_plan(o, images):
+    """PlanOptions where no labels folder gives them: from the student's seed."""
+    mix = o.views.mix_type or ("none" if label_kind(o) == "hard" else "cutmix")
+    return PlanOptions(
+        images=len(images), size=images.image_size, batch_size=o.optimisation.batch_size or 50,
+        min_area=o.views.min_scale_crops or 0.25, flip=0.5 if has_flips(o.data.dataset) else 0.0,
+        mix=mix, alpha=MIXES[mix], seed=o.run.seed)
 
-    mode: auto, stored or online. wanted: [(option, value or None, the preset that asks for it or None)] for --batch-size,
-    --min-scale-crops and --mix-type. Raises UserError when one differs from the labels', when the labels belong to other
-    images, or an epoch of 0 ... epochs-1 is missing.
+
+def open_labels(o, images):
+    """The LabelSource of a labels folder, stored or online; with online labels without teachers.
+
+    Raises UserError when the labels belong to other images or were made with other views than the
+    options ask for, and when an epoch of 0 ... epochs - 1 is missing.
     """
-    store = LabelStore(folder, images)
-    there = store.plan_options
-    own = {"--batch-size": there.batch_size, "--min-scale-crops": there.min_area, "--mix-type": there.mix}
-    for option, value, preset in wanted:
-        if value is not None and value != own[option]:
-            found, advice = f"{option} {value}", "Leave it out"
-            if preset is not None:
-                found, advice = f"{found} of --preset {preset}", f"Give {option} {own[option]} to go on with these labels"
-            raise UserError(f"{folder}: labels were made with {option} {own[option]}, found {found}. {advice}, or run relabel with "
-                            f"{option} {value} into another --fkd-path.")
-    if mode == "stored" and store.store == "none":
-        raise UserError(f"{folder}: relabel stored no labels here, only their recipe. Give --labels online, or run relabel "
-                        "so that it stores them.")
-    online = mode == "online" or (mode == "auto" and store.store == "none")
-    if not online:
-        store.check(epochs)
-    return store, online
+    store = LabelStore(o.data.fkd_path or o.data.output_dir / "labels", images)
+    check_views(o, store)
+    wanted = o.soft_labels.labels
+    if wanted == "stored" and store.store == "none":
+        raise UserError(f"{store.folder}: relabel stored no labels here, only their recipe. Give "
+                        "--labels online, or run relabel so that it stores them.")
+    if wanted == "online" or store.store == "none":
+        return LabelSource("online", store.plan_options, store)
+    store.check(o.optimisation.epochs)
+    return LabelSource("stored", store.plan_options, store)
 
 
-def stored_ensemble(store, images, weights, device):
-    """The Ensemble that labels.json describes. Raises UserError when a teacher's weights are not those it names."""
-    rule, weights = store.options["ensemble"], weights or store.options["teacher_weights"]
+def check_views(o, store):
+    """Raise UserError for a batch size, crop or mixing that is asked for and not the labels'."""
+    plan = store.plan_options
+    pairs = {"batch_size": (o.optimisation.batch_size, plan.batch_size),
+             "min_scale_crops": (o.views.min_scale_crops, plan.min_area),
+             "mix_type": (o.views.mix_type, plan.mix)}
+    for name, (value, labelled) in pairs.items():
+        if value in (None, labelled):
+            continue
+        wanted, advice = f"{flag(name)} {value}", "Leave it out"
+        if name not in o.given:
+            wanted += f" of --preset {o.preset}"
+            advice = f"Give {flag(name)} {labelled} to go on with these labels"
+        raise UserError(f"{store.folder}: labels were made with {flag(name)} {labelled}, found "
+                        f"{wanted}. {advice}, or run relabel with {flag(name)} {value} into "
+                        "another --fkd-path.")
+
+
+def recipe_ensemble(store, weights, images, device):
+    """The Ensemble that labels.json describes.
+
+    weights: --teacher-weights, or None for those that labels.json names. Raises UserError when a
+    teacher's weights are not those that the labels were made with.
+    """
+    rule = store.options["ensemble"]
+    weights = weights or store.options["teacher_weights"]
     names = store.options["teachers"][: 1 if rule == "single" else None]
-    ensemble = own_ensemble(names, rule, weights, images, device, arithmetic_of(store.options))
+    ensemble = load_ensemble(names, rule, weights, images, device, arithmetic_of(store.options))
     for network in ensemble.teachers:
         if fingerprint(network) != store.teachers.get(network.name):
-            raise UserError(f"{store.folder}: the weights of {network.name} in {weights} are not those the labels were made with. "
-                            "Give the right --teacher-weights, or run relabel again into another --fkd-path.")
+            raise UserError(f"{store.folder}: the weights of {network.name} in {weights} are not "
+                            "those the labels were made with. Give the right --teacher-weights, "
+                            "or run relabel again into another --fkd-path.")
     return ensemble
 
 
-def own_ensemble(names, rule, weights, images, device, arithmetic=Arithmetic()):  # noqa: B008 - frozen
-    """An Ensemble of teachers by name. weights: of torchvision, or a folder. images: DistilledImages they will see."""
-    teachers = load_teachers(names, weights, images.classes, device, image_size=images.image_size)
+def load_ensemble(names, rule, weights, images, device,
+                  arithmetic=Arithmetic()):  # noqa: B008 - frozen
+    """An Ensemble of teachers by name, for the images of an ImageSet."""
+    teachers = load_teachers(names, weights, images.classes, device, images.image_size)
     return Ensemble([teachers[name] for name in names], rule, arithmetic)

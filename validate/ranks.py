@@ -1,7 +1,8 @@
-"""The processes that train one student together: each takes whole micro-batches of every batch, all keep the same student.
+"""The processes that train one student together.
 
-Gradients are averaged by DistributedDataParallel. BatchNorm sees one micro-batch at a time, as on one process; its running
-statistics are put together from all micro-batches, in their order.
+Each takes whole micro-batches of every batch, and all keep the same student. Gradients are averaged
+by DistributedDataParallel. BatchNorm sees one micro-batch at a time, as on one process, and its
+running statistics are put together from all micro-batches, in their order.
 """
 
 import contextlib
@@ -17,18 +18,22 @@ from utils.errors import UserError
 from validate.grouped_batch_norm import batch_norm_layers
 
 
-def check(groups, count):
-    """Refuse more processes than a full batch has micro-batches. groups: number of these. count: number of processes."""
-    if count > groups:
-        raise UserError(f"NGPU={count}, but a batch has {groups} micro-batch{'es' if groups > 1 else ''}, each seen whole by "
-                        f"BatchNorm: at most {groups} process{'es' if groups > 1 else ''} can train one student with the same "
-                        f"arithmetic. Set NGPU={groups}, and run seeds (--seed) or cells of a table side by side.")
+def check(micro_batches, processes):
+    """Raise UserError for more processes than a full batch has micro-batches."""
+    if processes > micro_batches:
+        several = "es" if micro_batches > 1 else ""
+        raise UserError(
+            f"NGPU={processes}, but a batch has {micro_batches} micro-batch{several}, each seen "
+            f"whole by BatchNorm: at most {micro_batches} process{several} can train one student "
+            f"with the same arithmetic. Set NGPU={micro_batches}, and run seeds (--seed) or cells "
+            "of a table side by side.")
 
 
 def share(sizes, rank, count):
-    """What a rank takes: (first image, sizes) of neighbouring micro-batches, the first ones on rank 0, earlier ranks one more.
+    """(first image, sizes) of the micro-batches that a rank takes of `count` ranks.
 
-    sizes: of all micro-batches, in order. A rank beyond their number takes none: (number of images, []).
+    sizes: of all micro-batches, in order. Ranks take neighbours, the first ones on rank 0, and
+    earlier ranks one more. A rank beyond their number takes none: (number of images, []).
     """
     each, more = divmod(len(sizes), count)
     first = rank * each + min(rank, more)
@@ -36,24 +41,27 @@ def share(sizes, rank, count):
 
 
 class Ranks:
-    """This process among those of a process group. device: torch.device that the student is on."""
+    """This process among those of a process group. device: torch.device of the student."""
 
     def __init__(self, device):
         distributed.form_group()
-        self.rank, self.count, self._device = dist.get_rank(), dist.get_world_size(), device
-        self._group = dist.new_group(backend="nccl") if device.type == "cuda" else None  # None: the one that was formed, gloo
+        self.rank, self.count = dist.get_rank(), dist.get_world_size()
+        self._device = device
+        # None is the group that was formed, gloo.
+        self._group = dist.new_group(backend="nccl") if device.type == "cuda" else None
 
     def share(self, sizes):
-        """share(sizes, this rank, number of ranks)."""
+        """`share` of this rank."""
         return share(sizes, self.rank, self.count)
 
     def averaging(self, module):
         """The module, whose backward averages gradients over ranks."""
         devices = [self._device.index] if self._device.type == "cuda" else None
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # broadcast_buffers has a new name that PyTorch 2.6 does not know
-            return DistributedDataParallel(module, devices, process_group=self._group, broadcast_buffers=False,
-                                           gradient_as_bucket_view=True)
+            # broadcast_buffers has a new name that PyTorch 2.6 does not know.
+            warnings.simplefilter("ignore", FutureWarning)
+            return DistributedDataParallel(module, devices, process_group=self._group,
+                                           broadcast_buffers=False, gradient_as_bucket_view=True)
 
     def sum(self, values):
         """Sum of a tensor over ranks, the same on all; the tensor itself changes."""
@@ -61,54 +69,62 @@ class Ranks:
         return values
 
     def all(self, values):
-        """[ranks, n] from values [n] of each rank, the same on all."""
-        found = [torch.empty_like(values) for _ in range(self.count)]
-        dist.all_gather(found, values, group=self._group)
-        return torch.stack(found)
+        """[ranks, n] from the values [n] of each rank, the same on all."""
+        gathered = [torch.empty_like(values) for _ in range(self.count)]
+        dist.all_gather(gathered, values, group=self._group)
+        return torch.stack(gathered)
 
 
 class RunningStatistics:
     """BatchNorm's running statistics of a student, kept equal on all ranks.
 
-    A micro-batch moves them by r <- (1 - m) r + m s, m the layer's momentum. From 0, a rank's own g micro-batches give S; so all
-    together give r <- (1 - m)^g r + S rank by rank, in the order of the micro-batches.
+    A micro-batch with statistics s moves them by r <- (1 - m) r + m s, where m is the layer's
+    momentum. Starting from 0, the g micro-batches of one rank give S. All ranks together give
+    r <- (1 - m)^g r + S, rank by rank, in the order of the micro-batches.
     """
 
     def __init__(self, network, ranks):
         self._ranks = ranks
-        self._layers = [layer for layer in batch_norm_layers(network) if layer.running_mean is not None]
+        self._layers = [layer for layer in batch_norm_layers(network)
+                        if layer.running_mean is not None]
         if any(layer.momentum is None for layer in self._layers):
-            raise UserError("a student whose BatchNorm averages over all of its batches (momentum None) trains in one process. "
-                            "Set NGPU=1, or give --bn-momentum.")
+            raise UserError("a student whose BatchNorm averages over all of its batches (momentum "
+                            "None) trains in one process. Set NGPU=1, or give --bn-momentum.")
         if self._layers:
-            self._kept = torch.cat([torch.full_like(buffer, 1 - layer.momentum) for layer in self._layers
+            self._kept = torch.cat([torch.full_like(buffer, 1 - layer.momentum)
+                                    for layer in self._layers
                                     for buffer in (layer.running_mean, layer.running_var)])
 
     @contextlib.contextmanager
     def follow(self, sizes):
-        """Train-mode passes of this rank's share of one batch inside; on leaving, all ranks hold what one process would.
+        """On leaving this block all ranks hold the statistics that one process would.
 
-        sizes: of all micro-batches of the batch.
+        Inside are the train-mode passes of this rank's share of one batch. sizes: of all
+        micro-batches of the batch.
         """
-        counts = [len(share(sizes, rank, self._ranks.count)[1]) for rank in range(self._ranks.count)]
         if not self._layers or sum(sizes) == 1:  # a single image leaves them alone
             yield
             return
-        buffers = [buffer for layer in self._layers for buffer in (layer.running_mean, layer.running_var)]
-        tracked = [layer.num_batches_tracked for layer in self._layers]
-        before = torch.cat(buffers)
-        if counts[self._ranks.rank]:  # else this rank reads them
+        shares = [share(sizes, rank, self._ranks.count)[1] for rank in range(self._ranks.count)]
+        mine = len(shares[self._ranks.rank])
+        buffers = [buffer for layer in self._layers
+                   for buffer in (layer.running_mean, layer.running_var)]
+        running = torch.cat(buffers)
+        if mine:  # a rank without a micro-batch reads them instead
             torch._foreach_zero_(buffers)
+
         yield
-        own = torch.cat(buffers) if counts[self._ranks.rank] else torch.zeros_like(before)
-        for found, groups in zip(self._ranks.all(own), counts, strict=True):
-            before = before * self._kept**groups + found
-        torch._foreach_copy_(buffers, list(before.split([len(buffer) for buffer in buffers])))
-        torch._foreach_add_(tracked, sum(counts) - counts[self._ranks.rank])
+
+        own = torch.cat(buffers) if mine else torch.zeros_like(running)
+        for statistics, part in zip(self._ranks.all(own), shares, strict=True):
+            running = running * self._kept ** len(part) + statistics
+        torch._foreach_copy_(buffers, list(running.split([len(buffer) for buffer in buffers])))
+        tracked = [layer.num_batches_tracked for layer in self._layers]
+        torch._foreach_add_(tracked, len(sizes) - mine)
 
 
 class Wrapped(nn.Module):
-    """A network and how it runs (compiled, in a number format) as one module, for DistributedDataParallel to wrap."""
+    """A network and how it runs as one module, for DistributedDataParallel to wrap."""
 
     def __init__(self, network, run):
         super().__init__()

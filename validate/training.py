@@ -5,142 +5,198 @@ import time
 import torch
 
 from models.evaluate import accuracy
-from models.networks import first_line
-from utils.checkpoint import check_optimizer
-from utils.errors import UserError
-from utils.precision import Arithmetic
+from utils import distributed
+from utils.errors import UserError, memory_advice
+from utils.files import damaged
 from utils.progress import progress_bar, write_above
-from validate.average import WeightAverage
-from validate.engine import (
-    factor,
-    library_randomness,
-    planned_batches,
-    set_learning_rate,
-    train_epoch,
-)
+from validate.average import weight_average
+from validate.batches import epoch_batches
+from validate.engine import build_optimizer, library_randomness, set_learning_rate, train_epoch
+from validate.experiment import micro_batches
+from validate.label_source import recipe_ensemble
 from validate.passes import Passes
+from validate.ranks import Ranks
+from validate.testing import decoded_pixels
+from validate.whole_images import WholeImages
 
 _SAVE_SECONDS = 60  # a state is saved after every test, and when the last one is older than this
 
 
-def is_tested(epoch, epochs, every, start=0.0):
-    """Whether a student is tested after epoch 0 ... epochs - 1: every so many in the part after `start`, and the last."""
-    return epoch + 1 == epochs or ((epoch + 1) % every == 0 and epoch >= start * epochs - 1e-9)  # such products are not exact
+def train(experiment):
+    """Train and test the student of an Experiment to the end: see Training.run."""
+    o, images, device = experiment.options, experiment.images, experiment.device
+    source = experiment.source
+
+    # Whatever cannot be read is refused before anything is written.
+    if source.kind == "online":
+        weights = o.soft_labels.teacher_weights
+        source.ensemble = recipe_ensemble(source.store, weights, images, device)
+    whole_images = WholeImages(images, o.views, o.run.seed, o.run.workers, device)
+    test_pixels = decoded_pixels(experiment.test, o.data)
+    experiment.folder.claim(experiment.network, experiment.manifest)
+
+    ranks = Ranks(device) if distributed.world_size() > 1 else None
+    with memory_advice(smaller_pass(o.optimisation)):
+        tests = Training(experiment, whole_images, test_pixels, ranks).run()
+    distributed.leave_group()
+    return tests
+
+
+def smaller_pass(optimisation):
+    """What to try when a pass does not fit into a GPU."""
+    steps = optimisation.gradient_accumulation_steps
+    if optimisation.micro_batches == "together" and steps > 1:
+        return ("Found --micro-batches together, try --micro-batches apart: a pass for each of "
+                "them. It may change last bits, so give another --student-name.")
+    return (f"Found --gradient-accumulation-steps {steps}, try {2 * steps}: smaller micro-batches "
+            "need less memory. It changes their BatchNorm statistics and so the result: give "
+            "another --student-name.")
 
 
 class Training:
-    """Train a network and keep its folder up to date; the same command goes on from the last state.
+    """Trains a student and keeps its folder up to date.
 
-    settings: resolved options. source: epoch(e) -> (plan, soft labels), with .options (PlanOptions). views: validate.views.Views
-    of the distilled images. labels: classes int64 [N]. test: (pixels, labels) of the real test images.
-    loss: see engine.train_step. about: facts for the weight files' headers. ranks: validate.ranks.Ranks, None on one process; all
-    ranks train and test together, folder is one that writes on rank 0 only.
+    experiment: validate.experiment.Experiment. whole_images: WholeImages of the distilled images.
+    test_pixels: uint8 [N, 3, S, S] of the test images. ranks: validate.ranks.Ranks, or None on one
+    process; all ranks train and test together, and rank 0 writes.
     """
 
-    def __init__(self, folder, network, optimizer, settings, source, views, labels, test, loss, device, about,
-                 ranks=None):
-        self.folder, self.network, self.optimizer, self.settings = folder, network, optimizer, settings
-        self.source, self.views, self.labels, self.test, self.loss = source, views, labels, test, loss
-        self.device, self.about = device, about
-        self.passes = Passes(network, device, Arithmetic(settings["precision"], settings["compile"]),
-                             settings["micro_batches"] == "together", ranks)
-        self.ranks = ranks
-        self.average = WeightAverage(network, settings["ema"]) if settings["ema"] else None
+    def __init__(self, experiment, whole_images, test_pixels, ranks=None):
+        o = experiment.options
+        self.experiment, self.options, self.folder = experiment, o, experiment.folder
+        self.batches = experiment.source.plan_options.batches
+        self.whole_images, self.test_pixels, self.ranks = whole_images, test_pixels, ranks
+
+        self.network = experiment.network.to(experiment.device)
+        self.optimizer = build_optimizer(self.network.net, o.optimisation)
+        self.passes = Passes(self.network, experiment.device, micro_batches(o), o.arithmetic,
+                             ranks)
+        self.average = weight_average(self.network, o.student.ema) if o.student.ema else None
+        # Facts for the headers of the weight files.
+        self.about = {"dataset": o.data.dataset, "image_size": o.data.image_size,
+                      "options": experiment.manifest["options"]}
         self.start, self.last, self.best, self.seconds = 0, None, None, 0.0
-        self.restore()
-
-    def restore(self):
-        state = self.folder.load_state()
-        if state is not None:
-            try:
-                self._fill(state)
-            except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-                raise UserError(f"{self.folder.path / 'state.pt'}: does not hold the state of this student "
-                                f"({first_line(error)}). Remove it and run this again: training begins anew.") from None
-        self.folder.drop_metrics(self.start)
-
-    def _fill(self, state):
-        """Take over what `save` has stored; any error for a state that does not fit."""
-        self.network.net.load_state_dict(state["net"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        check_optimizer(self.optimizer)
-        for parameter, of_it in self.optimizer.state.items():  # fused steps take for granted that they lie in memory alike
-            for name, value in of_it.items():
-                if value.shape == parameter.shape:
-                    of_it[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
-        self.start, self.last, self.best, self.seconds = (state[k] for k in ("epochs", "last", "best", "seconds"))
-        if not isinstance(self.start, int) or not 0 < self.start <= self.settings["epochs"]:
-            raise ValueError(f"epoch {self.start}")
-
-    @property
-    def tested(self):
-        """The network that is tested and kept: the student, or the average of its weights."""
-        return self.network if self.average is None else self.average.network
 
     def run(self):
-        """Train to the end. Returns {"last": test result, "best": test result, "seconds": of all starts together}."""
-        epochs, batches = self.settings["epochs"], self.source.options.batches
+        """Train to the end, from the last saved state on.
+
+        Returns {"last": test result, "best": test result, "seconds": of all starts together}.
+        """
+        self.restore()
+        epochs = self.options.optimisation.epochs
         self.saved_at = time.monotonic()
-        with progress_bar(epochs * batches, f"epoch {self.start + 1}/{epochs}", "batch",
-                          initial=self.start * batches) as self.bar:
+        with progress_bar(epochs * self.batches, f"epoch {self.start + 1}/{epochs}", "batch",
+                          initial=self.start * self.batches) as self.bar:
             for epoch in range(self.start, epochs):
                 self.one_epoch(epoch)
         return {"last": self.last, "best": self.best, "seconds": round(self.seconds, 1)}
 
+    @property
+    def tested(self):
+        """The network that is tested and kept: the student, or the average of its weights."""
+        return self.network if self.average is None else self.average.module
+
     def one_epoch(self, epoch):
-        began, settings = time.monotonic(), self.settings
-        epochs = settings["epochs"]
-        lr = settings["lr"] * factor(settings["lr_schedule"], epoch, epochs, settings["zeta"])
-        set_learning_rate(self.optimizer, lr)
-        self.bar.set_description(f"epoch {epoch + 1}/{epochs}", refresh=False)
-        plan, soft_labels = self.source.epoch(epoch)
-        batches = planned_batches(self.views.epoch(epoch, plan), self.labels, plan, self.source.options, soft_labels,
-                                  settings["gt_target"] == "mixed", self.device)
-        own = () if self.ranks is None or self.ranks.rank == 0 else (self.ranks.rank,)  # dropout: other masks for other images
-        with library_randomness(self.device, settings["seed"], "student", epoch, *own):
-            loss, train_top1, bad = train_epoch(self.passes, self.optimizer, batches, self.loss, self.source.options.batch_size,
-                                           settings["gradient_accumulation_steps"], self.progress(lr), self.average)
-        if bad is not None:
-            raise UserError(f"epoch {epoch + 1}, batch {bad + 1} of {self.source.options.batches}: the training loss is {loss}. "
-                            f"Try a smaller --lr, with another --student-name or after removing {self.folder.path}.")
-        line = {"epoch": epoch, "lr": lr, "loss": loss, "train_top1": train_top1}
-        tested = is_tested(epoch, epochs, settings["eval_every"], settings["eval_from"])
+        """Train and, where it is due, test and save."""
+        began, epochs = time.monotonic(), self.options.optimisation.epochs
+        line = self.train(epoch)
+        tested = self.options.testing.tests_after(epoch, epochs)
         if tested:
-            line |= self.evaluate(epoch)
+            line |= self.test(epoch)
+
         line["seconds"] = round(time.monotonic() - began, 3)
         self.seconds += line["seconds"]
         self.folder.add_metrics(line)
         if tested or time.monotonic() - self.saved_at > _SAVE_SECONDS:
             self.save(epoch)
 
-    def evaluate(self, epoch):
+    def train(self, epoch):
+        """Train one epoch. Returns its line of metrics."""
+        o, device = self.options, self.experiment.device
+        lr = o.optimisation.lr_at(epoch)
+        set_learning_rate(self.optimizer, lr)
+        self.bar.set_description(f"epoch {epoch + 1}/{o.optimisation.epochs}", refresh=False)
+
+        plan, labels = self.experiment.source.epoch(epoch)
+        batches = epoch_batches(self.whole_images.epoch(epoch, plan),
+                                self.experiment.images.labels, plan, labels,
+                                o.objective.gt_target == "mixed", device)
+        # Ranks see other images, so they draw other dropout masks.
+        rank = [self.ranks.rank] if self.ranks is not None and self.ranks.rank else []
+        with library_randomness(device, o.run.seed, "student", epoch, *rank):
+            loss, top1, bad_batch = train_epoch(self.passes, self.optimizer, batches, o.objective,
+                                                self.average, self.progress(lr))
+        if bad_batch is not None:
+            raise UserError(f"epoch {epoch + 1}, batch {bad_batch + 1} of {self.batches}: the "
+                            f"training loss is {loss}. Try a smaller --lr, with another "
+                            f"--student-name or after removing {self.folder.path}.")
+        return {"epoch": epoch, "lr": lr, "loss": loss, "train_top1": top1}
+
+    def test(self, epoch):
         """Test; keep the weights when they are the best so far (the first of equals)."""
-        found = accuracy(self.tested, *self.test, self.device, progress="test", ranks=self.ranks)
-        self.last = {"epoch": epoch, "top1": found["top1"], "top5": found["top5"]}
+        labels = self.experiment.test.labels
+        scores = accuracy(self.tested, self.test_pixels, labels, self.experiment.device,
+                          progress="test", ranks=self.ranks)
+        result = {"top1": scores["top1"], "top5": scores["top5"]}
+        self.last = {"epoch": epoch, **result}
         if self.best is None or self.last["top1"] > self.best["top1"]:
             self.best = self.last
             self.folder.save_weights("best", self.tested, {**self.about, **self.best})
-        write_above(self.bar, f"epoch {epoch + 1}/{self.settings['epochs']}: top-1 {found['top1']:.2f} %, top-5 "
-                              f"{found['top5']:.2f} %, best top-1 {self.best['top1']:.2f} % (epoch {self.best['epoch'] + 1})")
-        return {"top1": found["top1"], "top5": found["top5"]}
-
-    def save(self, epoch):
-        tested = self.last if self.last is not None and self.last["epoch"] == epoch else {"epoch": epoch}
-        self.folder.save_weights("last", self.tested, {**self.about, **tested})
-        average = None if self.average is None else self.average.state_dict()
-        self.folder.save_state({"net": self.network.net.state_dict(), "optimizer": self.optimizer.state_dict(), "average": average,
-                                "epochs": epoch + 1, "last": self.last, "best": self.best, "seconds": self.seconds})
-        self.saved_at = time.monotonic()
+        write_above(self.bar, f"epoch {epoch + 1}/{self.options.optimisation.epochs}: top-1 "
+                    f"{result['top1']:.2f} %, top-5 {result['top5']:.2f} %, best top-1 "
+                    f"{self.best['top1']:.2f} % (epoch {self.best['epoch'] + 1})")
+        return result
 
     def progress(self, lr):
-        """What to call after each batch. Sums are read only when the bar is drawn, so that a GPU is not stalled by every step."""
+        """A function to call after each batch, which moves the bar.
+
+        Sums are read only when the bar is drawn, so that a GPU is not stalled by every step.
+        """
         best = "" if self.best is None else f", best test top-1 {self.best['top1']:.1f} %"
 
-        def after_batch(seen, loss, hits):
+        def after_batch(seen, loss_sum, hits):
             if self.bar.update(1):
-                self.bar.set_postfix_str(f"loss {float(loss) / seen:.4f}, lr {lr:.2e}, top-1 {100 * int(hits) / seen:.1f} %{best}",
-                                         refresh=False)
+                self.bar.set_postfix_str(
+                    f"loss {float(loss_sum) / seen:.4f}, lr {lr:.2e}, top-1 "
+                    f"{100 * int(hits) / seen:.1f} %{best}", refresh=False)
 
         return after_batch
+
+    # Going on after a stop
+
+    def save(self, epoch):
+        """Save the last weights and the state after an epoch."""
+        tested_now = self.last is not None and self.last["epoch"] == epoch
+        self.folder.save_weights("last", self.tested,
+                                 {**self.about, **(self.last if tested_now else {"epoch": epoch})})
+        self.folder.save_state({
+            "net": self.network.net.state_dict(), "optimizer": self.optimizer.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "epochs": epoch + 1, "last": self.last, "best": self.best, "seconds": self.seconds})
+        self.saved_at = time.monotonic()
+
+    def restore(self):
+        """Take over the saved state, if there is one; one that does not fit is damaged."""
+        state = self.folder.load_state()
+        if state is not None:
+            try:
+                self.take_over(state)
+            except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+                path = self.folder.path / "state.pt"
+                raise damaged(path, "validate", error) from None
+        self.folder.drop_metrics(self.start)
+
+    def take_over(self, state):
+        """Take over what `save` has saved."""
+        self.network.net.load_state_dict(state["net"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        # Fused steps take for granted that moments lie in memory as their parameter does.
+        for parameter, moments in self.optimizer.state.items():
+            for name, value in moments.items():
+                if name != "step":
+                    own = torch.empty_like(parameter, requires_grad=False)
+                    moments[name] = own.copy_(value.view_as(parameter))
+        self.start, self.last, self.best = state["epochs"], state["last"], state["best"]
+        self.seconds = state["seconds"]

@@ -1,1 +1,1 @@
-"""Statistics beyond BatchNorm's running ones: which layers, which numbers, measured on training images once; the density term."""
+"""Statistics beyond those that BatchNorm layers keep, and the density term (G-VBSM, EDC)."""

@@ -1,4 +1,4 @@
-"""G-VBSM's density term: images of a class should not lie along one direction."""
+"""G-VBSM's density term, which spreads the images of a class over several directions."""
 
 import torch
 import torch.nn.functional as F
@@ -9,27 +9,29 @@ SIDE = 32
 
 
 def density(x, labels, temperature=4.0):
-    """Density term of one unit (G-VBSM): sum over its classes of KL(softmax(lambda / T) || softmax(lambda)).
+    """Density term of one unit (G-VBSM): sum over classes of KL(softmax(l / T) || softmax(l)).
 
-    x: float [n, 3, S, S], augmented and normalised; average-pooled to 32 x 32 and not centred. lambda: eigenvalues of the Gram
-    matrix of a class's images. The first softmax is the target, detached. labels: int64 [n], on the CPU. On a GPU the host waits
-    for the eigenvalues. Returns a scalar; a class with one image gives 0.
+    l are the eigenvalues of the Gram matrix of a class's images, which are average-pooled to
+    32 x 32 and not centred. The first softmax is the target, so it is detached. x: float
+    [n, 3, S, S], augmented and normalised. labels: int64 [n], on the CPU. temperature: T. Returns a
+    scalar; a class with one image adds 0. On a GPU the host waits for the eigenvalues.
     """
     rows = _pooled(x).flatten(1)
     gram = rows @ rows.t()
+
     total = gram.sum() * 0.0
-    for places in _same_size_classes(labels.tolist()):
-        index = to_device(torch.tensor(places), x.device)
-        own = gram[index.unsqueeze(2), index.unsqueeze(1)]
-        # eigvalsh, not eigh: the gradient of the values alone is finite for repeated ones too
-        total = total + _divergence(torch.linalg.eigvalsh(own), temperature)
+    for members in _members_by_size(labels.tolist()):
+        index = to_device(torch.tensor(members), x.device)
+        grams = gram[index.unsqueeze(2), index.unsqueeze(1)]
+        # Unlike eigh's, the gradient of eigvalsh is finite for repeated eigenvalues.
+        total = total + _divergence(torch.linalg.eigvalsh(grams), temperature)
     return total
 
 
-def _divergence(values, temperature):
-    """KL(softmax(values / T) || softmax(values)) over the last dimension, summed over the others; the first is detached."""
-    target = F.softmax(values.detach() / temperature, -1)
-    return F.kl_div(F.log_softmax(values, -1), target, reduction="sum")
+def _divergence(eigenvalues, temperature):
+    """KL(softmax(l / T) || softmax(l)) over the last dimension, summed over the others."""
+    target = F.softmax(eigenvalues.detach() / temperature, -1)
+    return F.kl_div(F.log_softmax(eigenvalues, -1), target, reduction="sum")
 
 
 def _pooled(x):
@@ -37,12 +39,16 @@ def _pooled(x):
     return x if tuple(x.shape[2:]) == (SIDE, SIDE) else F.adaptive_avg_pool2d(x, SIDE)
 
 
-def _same_size_classes(labels):
-    """Places of each class's images, classes of equal size together: lists of int lists. Classes with one image left out."""
-    places = {}
+def _members_by_size(labels):
+    """Places of each class's images, classes of equal size together: a list of lists of int lists.
+
+    Classes with one image are left out.
+    """
+    members = {}
     for place, label in enumerate(labels):
-        places.setdefault(label, []).append(place)
+        members.setdefault(label, []).append(place)
+
     by_size = {}
-    for own in places.values():
-        by_size.setdefault(len(own), []).append(own)
-    return [group for size, group in by_size.items() if size > 1]
+    for places in members.values():
+        by_size.setdefault(len(places), []).append(places)
+    return [classes for size, classes in by_size.items() if size > 1]

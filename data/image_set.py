@@ -1,0 +1,381 @@
+"""Labelled images, real or distilled: ImageNet-style folders, CIFAR-10/100, scikit-learn's digits.
+
+open_real opens a split of a dataset, open_distilled the images of a run or of another tool. Both
+give an ImageSet.
+"""
+
+import copy
+import functools
+import hashlib
+import json
+import math
+import os
+import re
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from data.images import SUFFIXES, centre_crop, decode, to_tensor
+from data.names import DATASETS, default_image_size, has_flips
+from data.run_folder import read_manifest
+from utils.distributed import first_on_node, print0
+from utils.errors import UserError
+from utils.files import damaged, free_bytes, sha256_file
+from utils.progress import progress_bar
+
+_WNID = re.compile(r"n\d{8}")
+_NUMBERED = re.compile(r"new\d+")
+_DIGITS_TEST = 500
+_SHARE_OF_GPU = 0.5  # of its free memory that decoded images may take
+_BLOCK = 10_000  # images handed to threads at once: the queue for a million would take a gigabyte
+
+
+class ImageSet:
+    """Labelled images of one size, decoded when they are asked for.
+
+    dataset: one of DATASETS. classes: names in head order. labels: int64 tensor [N], index into
+    classes. image_size: side S in pixels. flips: whether mirroring an image keeps its class.
+    folder, paths: of images that are files, else None. arrays: uint8 [N, H, W, 3] of images that
+    lie in memory, else None. origin: words for those. workers: threads that decode. distilled:
+    whether an image that has image_size is taken as it is. exact: whether another size is an error.
+    """
+
+    def __init__(self, dataset, classes, labels, image_size, *, paths=None, folder=None,
+                 arrays=None, origin="", workers=4, distilled=False, exact=False):
+        self.dataset, self.classes, self.image_size = dataset, list(classes), image_size
+        self.labels = torch.as_tensor(np.asarray(labels, dtype=np.int64))
+        self.flips = has_flips(dataset)
+        self.folder, self.paths, self.arrays = folder, paths, arrays
+        self.workers, self._origin = max(1, workers), origin
+        self._distilled, self._exact = distilled, exact
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __repr__(self):
+        return f"{len(self)} in {self.folder or self._origin}"
+
+    # What an image is
+
+    def picture(self, i):
+        """Image number i as a PIL image in RGB, whole."""
+        return decode(self.paths[i]) if self.arrays is None else Image.fromarray(self.arrays[i])
+
+    def image(self, i):
+        """Image number i at the set's size: uint8 [3, S, S].
+
+        Real files are resized and centre-cropped as for validation, whatever their size. Images in
+        memory are resized alone. Distilled images of the right size are taken as they are.
+        """
+        picture, size = self.picture(i), self.image_size
+        if picture.size == (size, size) and (self._distilled or self.arrays is not None):
+            return to_tensor(picture)
+        if self.arrays is not None:
+            return to_tensor(picture.resize((size, size), Image.Resampling.BILINEAR))
+        if self._exact:
+            width, height = picture.size
+            raise UserError(f"{self.paths[i]}: {width}x{height} pixels, the others have "
+                            f"{size}x{size}. Distilled images must be of one size.")
+        return centre_crop(picture, size)
+
+    def origin(self, i):
+        """Words that say which image this is: a path, or a number in a dataset."""
+        return str(self.paths[i]) if self.arrays is None else f"{self._origin} image {i}"
+
+    @functools.cached_property
+    def names(self):
+        """What each image is called: "CLASS FOLDER/FILE", or its number."""
+        if self.paths is None:
+            return [str(i) for i in range(len(self))]
+        return [f"{path.parent.name}/{path.name}" for path in self.paths]
+
+    @functools.cached_property
+    def by_class(self):
+        """For each class the indices of its images, sorted by name: list of int64 tensors."""
+        order = torch.argsort(self.labels, stable=True)
+        counts = torch.bincount(self.labels, minlength=len(self.classes))
+        return list(order.split(counts.tolist()))
+
+    @property
+    def known_classes(self):
+        """Class names in head order, or None where folders are only numbered (new000 ...)."""
+        return None if is_numbered(self.classes) else self.classes
+
+    # Many images
+
+    def pixels(self, indices, progress=None):
+        """Images decoded by several threads: uint8 [n, 3, S, S]. progress: a bar to move."""
+        out = torch.empty(len(indices), 3, self.image_size, self.image_size, dtype=torch.uint8)
+        self._fill(out, indices, progress)
+        return out
+
+    @functools.cached_property
+    def all_pixels(self):
+        """All images, decoded once: uint8 [N, 3, S, S].
+
+        Beyond half of the machine's memory they are a nameless file in the run folder, mapped.
+        """
+        out = _room((len(self), 3, self.image_size, self.image_size),
+                    self.folder.parent if self.folder else Path(tempfile.gettempdir()))
+        with progress_bar(len(self), "decode", " images", leave=False) as bar:
+            self._fill(out, range(len(self)), bar)
+        return out
+
+    def _fill(self, out, indices, progress):
+        def one(position):
+            out[position] = self.image(int(indices[position]))
+            if progress is not None:
+                progress.update(1)
+
+        with ThreadPoolExecutor(self.workers) as pool:
+            for start in range(0, len(indices), _BLOCK):
+                list(pool.map(one, range(start, min(start + _BLOCK, len(indices)))))
+
+    def cache_on(self, device):
+        """A PixelCache of all images for a torch.device."""
+        return PixelCache(self.all_pixels, device)
+
+    # Knowing the images again
+
+    def listing_hash(self):
+        """SHA-256 over classes and names: notices other, fewer or more images, not other pixels."""
+        digest = hashlib.sha256(json.dumps([self.dataset, self.classes]).encode())
+        for label, name in zip(self.labels.tolist(), self.names, strict=True):
+            digest.update(f"{label}/{name}\n".encode())
+        return digest.hexdigest()
+
+    @functools.cached_property
+    def identity(self):
+        """What labels and students are tied to: {"count", "classes", "files"}.
+
+        files is one SHA-256 over every name and content, so renaming, adding, removing or changing
+        one image changes it.
+        """
+        def content(i):
+            if self.arrays is None:
+                return sha256_file(self.paths[i])
+            return hashlib.sha256(self.arrays[i].tobytes()).hexdigest()
+
+        hashes = []
+        with ThreadPoolExecutor(self.workers) as pool:
+            for start in range(0, len(self), _BLOCK):
+                hashes += pool.map(content, range(start, min(start + _BLOCK, len(self))))
+        lines = json.dumps(list(zip(self.names, hashes, strict=True)))
+        return {"count": len(self), "classes": self.classes,
+                "files": hashlib.sha256(lines.encode()).hexdigest()}
+
+    def ordered_as(self, classes):
+        """These images with their labels in another order of the same classes.
+
+        Class folders that are only numbered are taken to be in that order. Raises UserError when
+        the classes differ.
+        """
+        names = self.known_classes or list(classes)
+        if sorted(names) != sorted(classes) or len(self.classes) != len(classes):
+            raise UserError(f"{self.folder}: has {len(self.classes)} classes "
+                            f"({', '.join(self.classes[:3])}, ...), the training images have "
+                            f"{len(classes)} ({', '.join(classes[:3])}, ...). "
+                            "Give start images of the same classes.")
+        other = copy.copy(self)
+        place = torch.tensor([list(classes).index(name) for name in names])
+        other.labels, other.classes = place[self.labels], list(classes)
+        for name in ("by_class", "identity"):
+            other.__dict__.pop(name, None)
+        return other
+
+
+class PixelCache:
+    """Decoded images of a set on a device: all of them, or on the host where the GPU lacks room."""
+
+    def __init__(self, pixels, device):
+        self.device = device
+        room = device.type == "cuda" and _SHARE_OF_GPU * torch.cuda.mem_get_info(device)[0]
+        self._pixels = pixels.to(device) if pixels.nbytes < room else pixels
+
+    def __getitem__(self, indices):
+        """uint8 [n, 3, S, S] on the device of the images with these int64 indices (CPU)."""
+        picked = self._pixels[indices.to(self._pixels.device)]
+        return picked.to(self.device, non_blocking=True)
+
+
+def _room(shape, folder):
+    """An empty uint8 tensor, or beyond half of the memory a mapped nameless file in `folder`."""
+    count = math.prod(shape)
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if count <= memory // 2:
+        return torch.empty(shape, dtype=torch.uint8)
+    if count > free_bytes(folder):
+        raise UserError(f"{folder}: the decoded images take {count / 1e9:.0f} GB, more than half "
+                        f"of the memory, and the disk has {free_bytes(folder) / 1e9:.0f} GB free. "
+                        "Free some space.")
+    with tempfile.NamedTemporaryFile(dir=folder) as file:
+        return torch.from_file(file.name, shared=True, size=count, dtype=torch.uint8).view(shape)
+
+
+def open_real(dataset, split, root=None, image_size=None, classes=None, workers=4):
+    """The "train" or "test" split of a dataset as an ImageSet.
+
+    root: the class folders (imagefolder), or where torchvision keeps CIFAR; digits need none.
+    classes: class names in head order that the images must follow (default: sorted folder names).
+    Where these are wnids, folders of other classes beside them are left alone.
+    Raises UserError for a wrong path, an empty class folder, other classes, or the flat ILSVRC
+    validation folder.
+    """
+    image_size = image_size or default_image_size(dataset)
+    if dataset == "imagefolder":
+        if root is None:
+            option = "--train-dir" if split == "train" else "--val-dir"
+            raise UserError(f"a folder of {split} images is needed: give {option}.")
+        return _open_folder(Path(root), image_size, classes, workers)
+
+    own, arrays, labels = _digits(split) if dataset == "digits" else _cifar(dataset, split, root)
+    if classes is not None and list(classes) != own:
+        raise UserError(f"{dataset} has the classes {', '.join(own)}; expected "
+                        f"{', '.join(classes)}. Is this another dataset than the one that was "
+                        "distilled?")
+    return ImageSet(dataset, own, labels, image_size, arrays=arrays, origin=f"{dataset} {split}",
+                    workers=workers)
+
+
+def _open_folder(root, image_size, classes, workers):
+    folders = class_folders(root)
+    classes = list(folders) if classes is None else list(classes)
+    _check_classes(root, list(folders), classes)
+    paths = [path for name in classes for path in folders[name]]
+    labels = [label for label, name in enumerate(classes) for _ in folders[name]]
+    return ImageSet("imagefolder", classes, labels, image_size, paths=paths, folder=root,
+                    workers=workers)
+
+
+def open_distilled(folder, workers=4, image_size=None):
+    """The images of a run, or of any tool, in ImageFolder's order, as an ImageSet.
+
+    folder: nothing but class folders, such as results/NAME/images. Class names and dataset come
+    from images.json beside it; without one, folder names are the classes. image_size: None for the
+    images' own size, which must be one and square; else images of another size are resized and
+    centre-cropped. Raises UserError when the folder is missing or was not completed.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        raise UserError(f"{folder}: no such folder of distilled images. Run recover first, or give "
+                        "its --output-dir (or --train-dir).")
+    folders = class_folders(folder)
+    classes, dataset = list(folders), "imagefolder"
+    manifest = folder.parent / "images.json"
+    if manifest.exists():
+        classes, dataset = _described(manifest, folders, folder)
+
+    paths = [path for files in folders.values() for path in files]
+    labels = [label for label, files in enumerate(folders.values()) for _ in files]
+    width, height = (image_size, image_size) if image_size else decode(paths[0]).size
+    if width != height:
+        raise UserError(f"{paths[0]}: {width}x{height} pixels, expected a square image.")
+    return ImageSet(dataset, classes, labels, width, paths=paths, folder=folder, workers=workers,
+                    distilled=True, exact=image_size is None)
+
+
+def _described(manifest, folders, folder):
+    """(classes, dataset) from images.json, checked against the class folders."""
+    content = read_manifest(manifest, "recover")
+    try:
+        classes, dataset = content["identity"]["classes"], content["options"]["dataset"]
+    except KeyError as error:
+        raise damaged(manifest, "recover", f"it does not say {error}") from None
+    if dataset not in DATASETS or not isinstance(classes, list):
+        raise damaged(manifest, "recover", f"dataset {dataset!r}")
+    if len(classes) != len(folders):
+        raise UserError(f"{folder}: found {len(folders)} class folders, {manifest.name} lists "
+                        f"{len(classes)} classes. Was recover stopped, or a folder removed? Run "
+                        "recover again.")
+
+    counts = {name: len(files) for name, files in folders.items()}
+    if len(set(counts.values())) > 1 and not content["options"].get("allow_short_classes"):
+        least = min(counts, key=counts.get)
+        print0(f"note: {folder}: {least} has {counts[least]} images, others up to "
+               f"{max(counts.values())}. Was recover stopped, or an image removed? Running recover "
+               "again completes the set.")
+    return classes, dataset
+
+
+def class_folders(root):
+    """{class folder: sorted image files}, folders sorted by name. Lists every folder once."""
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder. Expected one sub-folder of images per class.")
+    with os.scandir(root) as entries:
+        entries = sorted(entries, key=lambda entry: entry.name)
+    folders = [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+    if not folders:
+        loose = sum(entry.name.lower().endswith(SUFFIXES) for entry in entries)
+        if any(entry.name.startswith("ILSVRC2012_val_") for entry in entries):
+            raise UserError(f"{root}: {loose} validation images of ILSVRC2012 lie in one folder "
+                            "without their classes. Sort them into one folder per wnid (n01440764, "
+                            "...) with the development kit's ground truth, then give that folder.")
+        raise UserError(f"{root}: found {loose} images and no sub-folders. Expected one sub-folder "
+                        "of images per class.")
+
+    listed = {entry.name: [Path(entry.path, name) for name in sorted(os.listdir(entry.path))
+                           if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
+              for entry in folders}
+    empty = [name for name, files in listed.items() if not files]
+    if empty:
+        raise UserError(f"{root}: no images in {len(empty)} of {len(listed)} class folders, the "
+                        f"first is {empty[0]}. Add images or remove the folder.")
+    return listed
+
+
+def _check_classes(root, present, expected):
+    missing = [name for name in expected if name not in set(present)]
+    surplus = [name for name in present if name not in set(expected)]
+    if not missing and (not surplus or is_wnids(expected)):
+        return  # a subset of ImageNet may be tested on its part of the whole validation folder
+    parts = [f"{len(names)} {what} (the first is {names[0]})"
+             for names, what in ((missing, "missing"), (surplus, "not expected")) if names]
+    raise UserError(f"{root}: has {len(present)} class folders, expected the {len(expected)} that "
+                    f"were distilled: {', '.join(parts)}.")
+
+
+def is_numbered(classes):
+    """Whether all names are those of the field's distilled folders, new000 ...: no class names."""
+    return all(_NUMBERED.fullmatch(name) for name in classes)
+
+
+def is_wnids(classes):
+    """Whether all class names are WordNet ids such as n01440764."""
+    return all(_WNID.fullmatch(name) for name in classes)
+
+
+@functools.lru_cache(maxsize=2)
+def _digits(split):
+    """scikit-learn's 1797 digits (8x8, 17 grey levels): 1297 to train, 500 to test, stratified."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    digits = load_digits()
+    train, test = train_test_split(np.arange(len(digits.target)), test_size=_DIGITS_TEST,
+                                   stratify=digits.target, random_state=0)
+    index = np.sort(train if split == "train" else test)
+    grey = np.rint(digits.images[index] * (255 / 16)).astype(np.uint8)
+    return [str(d) for d in range(10)], np.repeat(grey[..., None], 3, axis=3), digits.target[index]
+
+
+def _cifar(dataset, split, root):
+    from torchvision import datasets
+
+    if root is None:
+        raise UserError(f"--dataset {dataset}: a folder is needed: give --train-dir (or "
+                        "--val-dir), where torchvision keeps or will download the data.")
+    kind = datasets.CIFAR10 if dataset == "cifar10" else datasets.CIFAR100
+    try:
+        with first_on_node():
+            missing = not Path(root, kind.base_folder).is_dir()
+            cifar = kind(str(root), train=split == "train", download=missing)
+    except UserError:
+        raise
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{root}: {dataset} is not there and could not be downloaded ({error}). "
+                        f"Put torchvision's {kind.base_folder} folder there.") from None
+    return cifar.classes, cifar.data, cifar.targets

@@ -1,0 +1,224 @@
+"""Options of teacher training ("squeeze"), and what they mean for each network.
+
+Imports no PyTorch.
+"""
+
+import argparse
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from data.names import DATASETS
+from models.names import STEMS
+from utils import options
+from utils.errors import UserError
+from utils.options import RoomOptions, SharedRun, option
+
+# torchvision's ResNet reference for folders; short one-cycle recipes for small images.
+RECIPES = {
+    "imagefolder": {"epochs": 90, "batch_size": 256, "lr": 0.1, "weight_decay": 1e-4,
+                    "warmup": 0.05},
+    "cifar10": {"epochs": 30, "batch_size": 128, "lr": 0.1, "weight_decay": 5e-4, "warmup": 0.2},
+    "cifar100": {"epochs": 30, "batch_size": 128, "lr": 0.1, "weight_decay": 5e-4, "warmup": 0.2},
+    "digits": {"epochs": 10, "batch_size": 64, "lr": 0.05, "weight_decay": 5e-4, "warmup": 0.2},
+}
+PAD = {"cifar10": 4, "cifar100": 4, "digits": 2}  # largest shift in pixels, at 32 px
+
+# With these recipes every seed tried gets 95 % of the digits and more in the least time. AlexNet
+# has no BatchNorm: as torchvision initialises it the signal shrinks from layer to layer, and
+# training stands still at first. EfficientNet's logits are far too large for ten classes at first.
+NET_RECIPES = {
+    ("digits", "resnet18"): {"epochs": 5},
+    ("digits", "mobilenet_v2"): {"epochs": 8},
+    ("digits", "efficientnet_b0"): {"epochs": 10, "dropout": 0.0, "init": "he"},
+    ("digits", "shufflenet_v2_x0_5"): {"epochs": 16},
+    ("digits", "alexnet"): {"epochs": 4, "lr": 0.06, "dropout": 0.0, "clip_norm": 1.0,
+                            "init": "he", "input_resize": 64},
+}
+
+
+def _initialisation(text):
+    if text not in ("own", "he"):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected own or he")
+    return text
+
+
+class _Gather(argparse.Action):
+    """Appends pairs to those that were given before, so a script's "$@" overrides one network's."""
+
+    def __call__(self, _parser, namespace, values, *_):
+        before = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, [*(before if isinstance(before, list) else ()), *values])
+
+
+def _per_network(kind, help=argparse.SUPPRESS, **settings):
+    """An option that takes NAME=VALUE ... for single networks: None, or (name, value) pairs."""
+    def pair(text):
+        name, sign, value = text.partition("=")
+        if not (name and sign):
+            raise argparse.ArgumentTypeError(f"found {text!r}, expected NAME=VALUE such as "
+                                             "alexnet=64")
+        try:
+            return name, kind(value)
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentTypeError(f"for {name}: {error}") from None
+
+    return option(None, help, type=pair, nargs="+", action=_Gather, **settings)
+
+
+@dataclass(frozen=True)
+class Data:
+    """The real images."""
+
+    dataset: str = option("imagefolder", "digits needs no folder", group="data", choices=DATASETS)
+    train_dir: Path | None = option(
+        None, "training images: one folder per class, or where CIFAR lies", group="data",
+        changes_result=False, type=options.path)
+    val_dir: Path | None = option(None, "test images (CIFAR: default --train-dir)", group="data",
+                                  changes_result=False, type=options.path)
+    image_size: int | None = option(
+        None, "side in pixels (default: 224, or 32 for CIFAR and digits)", group="data",
+        type=options.positive_int)
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Which networks are trained."""
+
+    teachers: tuple | None = option(None, "torchvision names or timm/NAME", group="method",
+                                    nargs="+", required=True, metavar="NAME")
+    stem: str = option("imagenet", "small: first convolution with stride 1 and no max-pool, for "
+                       "small images", group="method", choices=STEMS)
+    input_resize: tuple | None = _per_network(
+        options.positive_int, "side that a network resizes its input to, kept with its weights "
+        "(alexnet needs 63 px)", group="method", metavar="NAME=PIXELS")
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """How every network is trained; NAME_for holds (network, value) pairs for single ones."""
+
+    epochs: int | None = option(
+        None, "default: 90 for folders, 30 for CIFAR, 10 for digits", group="size",
+        type=options.positive_int)
+    batch_size: int | None = option(
+        None, "default: 256 for folders, 128 for CIFAR, 64 for digits", group="size",
+        type=options.positive_int)
+    lr: float | None = option(
+        None, "highest learning rate (default: 0.1, digits 0.05; networks without BatchNorm a "
+        "tenth of it, as torchvision's reference)", group="method", type=options.positive_float)
+    weight_decay: float | None = option(None, "default: 1e-4 for folders, else 5e-4",
+                                        type=options.weight)
+    dropout: float | None = option(
+        None, "probability in the dropout layers while a network trains (default: the "
+        "architecture's own)", type=options.fraction)
+    clip_norm: float | None = option(None, "largest norm of the gradient (default: none)",
+                                     type=options.positive_float)
+    init: str | None = option(
+        None, "own: as the library initialises the network; he: He et al. 2015 but for the head "
+        "(default: own)", type=_initialisation)
+    warmup: float | None = option(
+        None, "part of all steps in which the learning rate rises (default: 0.05 for folders, else "
+        "0.2)", type=options.fraction)
+
+    epochs_for: tuple | None = _per_network(options.positive_int)
+    batch_size_for: tuple | None = _per_network(options.positive_int)
+    lr_for: tuple | None = _per_network(options.positive_float)
+    weight_decay_for: tuple | None = _per_network(options.weight)
+    dropout_for: tuple | None = _per_network(options.fraction)
+    clip_norm_for: tuple | None = _per_network(options.positive_float)
+    init_for: tuple | None = _per_network(_initialisation)
+
+
+@dataclass(frozen=True)
+class SqueezeRun(SharedRun):
+    """How teachers are trained and kept."""
+
+    output_dir: Path | None = option(None, "folder of NAME.safetensors and NAME.json",
+                                     group="data", changes_result=False, type=options.path,
+                                     required=True)
+    seed: int = option(0, "seed of initialisation, order and augmentation", group="size",
+                       type=options.count)
+    min_accuracy: float = option(
+        0.0, "fail when a teacher's top-1 on the test images ends below this; 0: never",
+        changes_result=False, type=options.weight, metavar="PERCENT")
+    save_seconds: float = option(
+        60.0, "least seconds between saved states to go on from (at the end of an epoch)",
+        changes_result=False, type=options.weight)
+
+
+@dataclass(frozen=True)
+class Options(RoomOptions):
+    """All options of models.pretrain."""
+
+    data: Data
+    networks: Networks
+    optimisation: Optimisation
+    run: SqueezeRun
+
+
+def parse(argv=None):
+    """Options from the command line. Raises UserError for a network that is not trained."""
+    o = options.parse(
+        Options, argv, prog="models.pretrain",
+        description="Train teachers where no weights are published (squeeze): SGD with Nesterov "
+        "momentum 0.9, warm-up, then cosine to 0. Every option of the optimisation but --warmup "
+        "has a twin for single networks, such as --epochs-for NAME=VALUE.")
+    for name, value in options.as_dict(o).items():
+        per_network = name == "input_resize" or name.endswith("_for")
+        strange = sorted(set(dict(per_network and value or ())) - set(o.networks.teachers))
+        if strange:
+            raise UserError(f"{options.flag(name)} {strange[0]}=...: {strange[0]} is not among "
+                            f"--teachers {' '.join(o.networks.teachers)}.")
+    return o
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one network is trained.
+
+    pad: largest shift in pixels of images in memory; None for images in files. input_resize,
+    dropout, clip_norm: None for no resize, the architecture's own dropout, no clipping.
+    """
+
+    name: str
+    stem: str
+    input_resize: int | None
+    epochs: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    dropout: float | None
+    clip_norm: float | None
+    init: str
+    warmup: float
+    pad: int | None
+    seed: int
+
+
+def make_plans(o, image_size, has_batch_norm):
+    """One Plan per teacher. has_batch_norm: function of a network's name.
+
+    A value is the one given for this network, the one given for all, that of the network's recipe
+    or that of the dataset's recipe: the first that there is.
+    """
+    return [_plan(o, name, image_size, has_batch_norm(name))
+            for name in dict.fromkeys(o.networks.teachers)]
+
+
+def _plan(o, name, image_size, has_batch_norm):
+    dataset, given = o.data.dataset, o.optimisation
+    of_network = NET_RECIPES.get((dataset, name), {})
+    of_dataset = {"init": "own", **RECIPES[dataset]}
+    if not has_batch_norm:
+        of_dataset["lr"] /= 10
+
+    def value(key):
+        values = (dict(getattr(given, key + "_for", None) or ()).get(name), getattr(given, key),
+                  of_network.get(key), of_dataset.get(key))
+        return next((v for v in values if v is not None), None)
+
+    keys = [field.name for field in fields(given) if not field.name.endswith("_for")]
+    resize = dict(o.networks.input_resize or ()).get(name, of_network.get("input_resize"))
+    pad = round(PAD[dataset] * image_size / 32) if dataset in PAD else None
+    return Plan(name=name, stem=o.networks.stem, seed=o.run.seed, input_resize=resize, pad=pad,
+                **{key: value(key) for key in keys})

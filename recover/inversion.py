@@ -1,0 +1,227 @@
+"""Images by inversion of classifiers: what recover prepares, its work, and what it says at the end.
+
+Imports PyTorch and the networks, so the entry imports it after the options are parsed.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from data.image_set import ImageSet, open_real
+from data.run_folder import settle_manifest, versions
+from models.networks import check_name, fingerprint
+from models.teachers import load_teachers
+from recover import ranking
+from recover.alignment import build_alignments, has_layers
+from recover.estimate import propose_units, seconds_per_image_step, unit_seconds
+from recover.options import RANKED, Options, manifest_options, resolve
+from recover.priors.measured import check_images
+from recover.start import Starts, check_teacher
+from recover.synthesize import synthesize
+from recover.unit_files import RESTART, UnitFiles
+from recover.unit_run import UnitRun
+from recover.units import in_one_step, plan_units
+from utils import distributed
+from utils.errors import memory_advice, own_work_begins, try_half
+from utils.files import check_space, check_writable, remove_leftovers
+from utils.options import print_options, settle_shard, shard_words, shown
+from utils.progress import duration, progress_bar
+
+
+@dataclass
+class Job:
+    """Everything that the work needs.
+
+    real: the training images. units: of the whole run. work: lists of units that share forwards,
+    unfinished ones of this rank. networks: {name: Network}. weights: {name: fingerprint}.
+    alignments: {teacher: alignment}. verifier: Network or None.
+    """
+
+    options: Options
+    real: ImageSet
+    device: torch.device
+    shard: tuple
+    starts: Starts
+    units: list
+    networks: dict
+    weights: dict
+    files: UnitFiles
+    work: list
+    alignments: dict
+
+    @property
+    def run(self) -> Path:
+        return self.options.run.output_dir
+
+    @property
+    def verifier(self):
+        return self.networks.get(self.options.run.verifier)
+
+
+def prepare(options):
+    """Open the images, plan the units, load the networks, and refuse what cannot work."""
+    device, threads = start(options)
+    data, run = options.data, options.run
+    real = open_real(data.dataset, "train", data.train_dir, data.image_size, workers=run.workers)
+    options, shard = resolve(options, real), settle_shard(run.shard)
+    check_names(options)
+    print_options("recover", {"preset": options.preset, **shown(options),
+                              "classes": len(real.classes), "shard": shard_words(shard),
+                              "device": device, "threads": threads})
+    check_writable(run.output_dir)
+    remove_leftovers(run.output_dir)
+
+    # What there is to do, and for whom
+    starts = Starts(real, options, run.output_dir)
+    units = plan_units(options, starts.available, real.classes)
+    networks = load_networks(options, units, real.classes, device)
+    weights = {name: fingerprint(network) for name, network in networks.items()}
+    files = UnitFiles(run.output_dir, len(real.classes), options.optimisation.ipc_end,
+                      options.data.image_format)
+    own_work_begins()
+    work = my_work(options, units, files, weights, shard)
+    job = Job(options, real, device, shard, starts, units, networks, weights, files, work, {})
+
+    # images.json ties the folder to its options, so first see that the images can be made.
+    if work and run.min_teacher_accuracy != 0:
+        for name in sorted(choosers(options, units) & set(networks)):
+            check_teacher(name, networks[name], real, run.min_teacher_accuracy, device)
+    if options.start.start in RANKED:
+        ranking.check(options, real)
+    check_images(real, options.matching)
+    check_space("recover", run.output_dir, files.space(work, options.data.image_size),
+                "Choose another --output-dir, a smaller --ipc-end, or --image-format jpg.")
+    settle_manifest(files.manifest, manifest(job, threads), RESTART)
+    return job
+
+
+def work(job):
+    """Choose start images, measure statistics, then optimise the units of this rank."""
+    options, networks = job.options, job.networks
+    if options.start.start in RANKED:
+        ranking.settle_selection(options, job.real, networks[options.start.ranker], job.device)
+    if options.optimisation.iteration and (job.work or distributed.world_size() > 1):
+        bn_teachers = set().union(*(unit.possible_bn for unit in job.units))
+        guides = bn_teachers.union(*(unit.possible_logit for unit in job.units))
+        job.alignments = build_alignments(
+            {name: network for name, network in networks.items() if name in guides}, bn_teachers,
+            options, job.real, job.device)  # ranks measure statistics together
+
+    with memory_advice(smaller_step(options)):
+        print_plan(job)
+        image_steps = sum(unit.image_steps() for units in job.work for unit in units)
+        with progress_bar(image_steps, "recover", " image-steps", unit_scale=True) as bar:
+            for units in job.work:
+                run = UnitRun(units, job, bar)
+                steps = synthesize(run.states, job.alignments, options, run.first_step)
+                for step, active in steps:
+                    run.after_step(step, active)
+                run.finish()
+
+
+def summarise(job):
+    """Say that it is done, and where the images are."""
+    share = "done" if distributed.place_of(job.shard)[1] == 1 else "this share is done"
+    distributed.print0(f"recover: {share}; the images are in {job.run / 'images'}")
+
+
+def start(options):
+    """Apply --threads and --device. Returns (torch.device, number of threads)."""
+    threads = distributed.set_threads(options.run.threads)
+    return distributed.choose_device(options.run.device), threads
+
+
+def check_names(options):
+    """Raise UserError for a network that does not exist, also one that nothing would draw."""
+    names = [*options.law.everyone, options.start.ranker, options.run.verifier]
+    for name in filter(None, names):
+        check_name(name)
+
+
+def choosers(options, units):
+    """Names of the networks that must know the real classes: logit teachers and the ranker."""
+    logit = set().union(*(unit.possible_logit for unit in units))
+    return logit | ({options.start.ranker} if options.start.start in RANKED else set())
+
+
+def load_networks(options, units, classes, device):
+    """Load each network that will run, once: ranker, logit and BN teachers, verifier.
+
+    A BN teacher without layers to align to is not loaded: it adds 0.
+    """
+    names = [options.start.ranker] if options.start.start in RANKED else []
+    if options.optimisation.iteration:
+        logit = set().union(*(unit.possible_logit for unit in units))
+        bn = set().union(*(unit.possible_bn for unit in units))
+        names += [name for name in options.law.everyone
+                  if name in logit or (name in bn and has_layers(name, options))]
+        names += filter(None, [options.run.verifier])
+    return load_teachers(names, options.run.teacher_weights, classes, device,
+                         options.data.image_size)
+
+
+def my_work(options, units, files, weights, shard):
+    """What is left to do on this rank of this shard, as lists of units that share forwards.
+
+    Lists are dealt out whole and by their work, before looking at what is finished, so that
+    processes that start at different times deal alike.
+    """
+    together = in_one_step(units, options.optimisation.units_per_step)
+    mine = distributed.share_by_cost(
+        together, lambda units: sum(unit.image_steps() for unit in units), shard)
+    return [left for units in mine for left in files.unfinished(units, weights)]
+
+
+def manifest(job, threads):
+    """The content of images.json."""
+    options, real = job.options, job.real
+    return {
+        "preset": options.preset,
+        "preset_changed": sorted(options.changed & set(manifest_options(options))),
+        "options": manifest_options(options), "teacher_weights": str(options.run.teacher_weights),
+        "identity": {"classes": real.classes, "train_images": real.listing_hash(),
+                     "start_images": job.starts.identity,
+                     "primary_weights": job.weights.get(options.law.primary_teacher)},
+        "id_digits": job.files.id_digits, "threads": threads, "versions": versions()}
+
+
+def print_plan(job):
+    """Say how much there is to do, about how long it takes, and how to fill a GPU."""
+    todo = [unit for units in job.work for unit in units]
+    image_steps = sum(unit.image_steps() for unit in todo)
+    text = (f"recover: {len(todo)} of {len(job.units)} units to do on this rank, "
+            f"{image_steps:,} image-steps")
+    if job.alignments and todo:
+        sizes = [len(unit.classes) for unit in job.work[0]]
+        seconds = seconds_per_image_step(job.alignments, sizes, job.options.data.image_size,
+                                         job.device, job.options.arithmetic.compile)
+        whole = sum(unit_seconds(unit, seconds) for unit in todo)
+        text += f", about {duration(whole)} (timed on one step of each teacher)"
+    distributed.print0(text)
+
+    fills = "units_per_step" not in job.options.given and job.device.type == "cuda"
+    if fills and job.alignments and todo:
+        note_room(job, todo[0])
+
+
+def note_room(job, unit):
+    """Say how many units this GPU has room for, after one has run through all teachers."""
+    alike = sum(other.steps == unit.steps and other.ipc_ids[0] == unit.ipc_ids[0]
+                for other in job.units)
+    needed = torch.cuda.max_memory_allocated(job.device)
+    count = propose_units(len(unit.classes), needed, torch.cuda.mem_get_info(job.device)[1], alike)
+    if count > 1:
+        distributed.print0(f"note: this GPU has room for more than a unit of {len(unit.classes)} "
+                           f"images in a step: --units-per-step {count} fills it better. It is "
+                           "stored with the images and may change last bits.")
+
+
+def smaller_step(options):
+    """What to try when a step does not fit into a GPU."""
+    o = options.optimisation
+    elsewhere = "It changes the images, so give another --output-dir or remove this one"
+    if o.units_per_step > 1:
+        return try_half("--units-per-step", o.units_per_step,
+                        f"fewer units share a forward. {elsewhere}")
+    return try_half("--batch-size", o.batch_size, f"fewer images form a unit. {elsewhere}")

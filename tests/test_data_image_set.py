@@ -1,0 +1,280 @@
+import hashlib
+import pickle
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from PIL import Image
+
+from data import images
+from data.image_set import open_distilled, open_real
+from utils.errors import UserError
+from utils.files import write_json
+
+CLASSES = ("cat", "dog", "owl")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of 9 images of 24 px in three classes."""
+    return tiny.image_folder(tmp_path / "images", CLASSES, 3, size=(24, 24))
+
+
+# One class for real and distilled images
+
+def test_real_and_distilled_images_have_the_same_members(folder):
+    real = open_real("imagefolder", "train", folder, 24)
+    distilled = open_distilled(folder)
+    assert (real.dataset, real.classes, real.flips) == ("imagefolder", list(CLASSES), True)
+    for name in ("dataset", "classes", "image_size", "flips", "folder", "paths", "arrays", "names",
+                 "known_classes", "identity"):
+        assert getattr(real, name) == getattr(distilled, name), name
+    assert len(real) == len(distilled) == 9
+    assert torch.equal(real.labels, distilled.labels)
+    assert real.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert [own.tolist() for own in distilled.by_class] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    assert real.listing_hash() == distilled.listing_hash()
+    assert real.origin(4) == distilled.origin(4) == str(folder / "dog/img_001.JPEG")
+    assert real.names[4] == "dog/img_001.JPEG"
+
+
+def test_real_files_are_cropped_as_for_validation(folder):
+    """Also those that have the right size already."""
+    for size in (24, 16):
+        real = open_real("imagefolder", "train", folder, size)
+        assert torch.equal(real.image(3), images.centre_crop(real.picture(3), size))
+
+
+def test_distilled_images_are_taken_as_they_are(folder):
+    distilled = open_distilled(folder)
+    assert distilled.image_size == 24
+    assert torch.equal(distilled.image(3), images.to_tensor(Image.open(distilled.paths[3])))
+
+
+def test_images_in_memory_are_resized_alone():
+    digits = open_real("digits", "train", image_size=12)
+    expected = digits.picture(5).resize((12, 12), Image.Resampling.BILINEAR)
+    assert torch.equal(digits.image(5), images.to_tensor(expected))
+    whole = open_real("digits", "train", image_size=8)
+    assert torch.equal(whole.image(5), images.to_tensor(Image.fromarray(whole.arrays[5])))
+    assert digits.origin(5) == "digits train image 5"
+
+
+def test_many_pixels_do_not_depend_on_threads(folder):
+    alone, threaded = (open_real("imagefolder", "train", folder, 16, workers=n) for n in (0, 3))
+    pixels = alone.pixels([4, 0, 2])
+    assert (pixels.shape, pixels.dtype) == ((3, 3, 16, 16), torch.uint8)
+    assert torch.equal(pixels[0], alone.image(4))
+    assert torch.equal(threaded.pixels([4, 0, 2]), pixels)
+    assert torch.equal(threaded.all_pixels[torch.tensor([4, 0, 2])], pixels)
+    cache = threaded.cache_on(torch.device("cpu"))
+    assert torch.equal(cache[torch.tensor([4, 0, 2])], pixels)
+
+
+def test_more_than_half_of_the_memory_is_mapped_from_a_file(folder, monkeypatch):
+    plain = open_distilled(folder).all_pixels
+    monkeypatch.setattr("data.image_set.os.sysconf", lambda _: 8)  # 64 bytes of memory
+    assert torch.equal(open_distilled(folder).all_pixels, plain)
+    assert [path.name for path in folder.parent.iterdir()] == ["images"]  # the file has no name
+    monkeypatch.setattr("data.image_set.free_bytes", lambda _: 10)
+    with pytest.raises(UserError, match="more than half of the memory, and the disk has 0 GB free"):
+        _ = open_distilled(folder).all_pixels
+
+
+# Knowing images again
+
+def renamed(folder):
+    (folder / "dog/img_001.JPEG").rename(folder / "dog/img_007.JPEG")
+
+
+def moved(folder):
+    (folder / "dog/img_001.JPEG").rename(folder / "owl/img_007.JPEG")
+
+
+def added(folder):
+    Image.new("RGB", (24, 24)).save(folder / "dog/extra.png")
+
+
+def removed(folder):
+    (folder / "dog/img_001.JPEG").unlink()
+
+
+def changed(folder):
+    file = folder / "dog/img_001.JPEG"
+    file.write_bytes(file.read_bytes() + b"\0")
+
+
+@pytest.mark.parametrize("change", [renamed, moved, added, removed, changed])
+def test_identity_notices_one_image(folder, change):
+    before = open_distilled(folder)
+    assert before.identity["count"] == 9
+    change(folder)
+    after = open_distilled(folder)
+    assert after.identity["files"] != before.identity["files"]
+    assert (after.listing_hash() == before.listing_hash()) == (change is changed)
+
+
+def test_identity_of_images_in_memory():
+    train, test = (open_real("digits", split) for split in ("train", "test"))
+    assert train.identity == open_real("digits", "train").identity
+    assert train.identity["files"] != test.identity["files"]
+
+
+# Folders of classes
+
+def test_class_order_may_be_given(folder):
+    real = open_real("imagefolder", "test", folder, 32, classes=["owl", "cat", "dog"])
+    assert real.paths[0].parent.name == "owl"
+    assert real.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda _: None, "no such folder. Expected one sub-folder of images per class"),
+    (lambda root: root.mkdir(), "found 0 images and no sub-folders"),
+    (lambda root: (root / "a").mkdir(parents=True),
+     "no images in 1 of 1 class folders, the first is a"),
+])
+def test_wrong_folders(tmp_path, make, message):
+    make(tmp_path / "data")
+    with pytest.raises(UserError, match=message):
+        open_real("imagefolder", "train", tmp_path / "data")
+
+
+def test_no_folder_names_the_option():
+    with pytest.raises(UserError, match="a folder of test images is needed: give --val-dir"):
+        open_real("imagefolder", "test")
+
+
+def test_flat_ilsvrc_validation_folder_is_explained(tmp_path):
+    (tmp_path / "ILSVRC2012_val_00000001.JPEG").write_bytes(b"x")
+    with pytest.raises(UserError, match="1 validation images of ILSVRC2012 lie in one folder"):
+        open_real("imagefolder", "test", tmp_path)
+
+
+def test_other_classes_than_distilled(folder):
+    with pytest.raises(UserError, match="has 3 class folders, expected the 3 that were distilled: "
+                       "1 missing .the first is eel., 1 not expected .the first is cat"):
+        open_real("imagefolder", "test", folder, classes=["dog", "eel", "owl"])
+
+
+def test_subset_of_wnids_is_found_in_the_whole_folder(tmp_path):
+    root = tiny.image_folder(tmp_path, tiny.WNIDS, per_class=2)
+    real = open_real("imagefolder", "test", root, 32, classes=[tiny.WNIDS[2], tiny.WNIDS[0]])
+    assert [path.parent.name for path in real.paths] == [tiny.WNIDS[2]] * 2 + [tiny.WNIDS[0]] * 2
+
+
+# Distilled folders
+
+def test_class_names_and_dataset_come_from_images_json(folder):
+    manifest = folder.parent / "images.json"
+    write_json(manifest, {"options": {"dataset": "digits"}, "identity": {"classes": list("012")}})
+    distilled = open_distilled(folder)
+    assert (distilled.dataset, distilled.classes) == ("digits", list("012"))
+    assert not distilled.flips
+
+    write_json(manifest, {"options": {"dataset": "digits"}, "identity": {"classes": list("01")}})
+    with pytest.raises(UserError, match="found 3 class folders, images.json lists 2 classes"):
+        open_distilled(folder)
+    write_json(manifest, {"options": {}, "identity": {}})
+    with pytest.raises(UserError, match="images.json: damaged .it does not say 'classes'"):
+        open_distilled(folder)
+
+
+def test_a_stopped_recover_is_noticed(folder, capsys):
+    manifest = {"options": {"dataset": "imagefolder", "allow_short_classes": False},
+                "identity": {"classes": list(CLASSES)}}
+    write_json(folder.parent / "images.json", manifest)
+    open_distilled(folder)
+    assert capsys.readouterr().out == ""
+    removed(folder)
+    open_distilled(folder)
+    assert "dog has 2 images, others up to 3. Was recover stopped" in capsys.readouterr().out
+
+    manifest["options"]["allow_short_classes"] = True
+    write_json(folder.parent / "images.json", manifest)
+    open_distilled(folder)
+    assert capsys.readouterr().out == ""
+
+
+def test_numbered_folders_are_no_class_names(folder):
+    for i, name in enumerate(CLASSES):
+        (folder / name).rename(folder / f"new00{i}")
+    assert open_distilled(folder).known_classes is None
+    (folder / "new001").rename(folder / "tench")
+    assert open_distilled(folder).known_classes == ["new000", "new002", "tench"]
+
+
+def test_unequal_and_oblong_images(folder, tmp_path):
+    Image.new("RGB", (20, 20)).save(folder / "cat/z.png")
+    with pytest.raises(UserError, match="z.png: 20x20 pixels, the others have 24x24"):
+        _ = open_distilled(folder).all_pixels
+    oblong = tiny.image_folder(tmp_path / "oblong", ("x",), 1, size=(24, 20))
+    with pytest.raises(UserError, match="24x20 pixels, expected a square image"):
+        open_distilled(oblong)
+
+
+def test_images_of_any_size_may_be_opened_at_one(folder):
+    Image.new("RGB", (24, 20), "red").save(folder / "cat/img_000.png")
+    for size in (16, 24):
+        opened = open_distilled(folder, image_size=size)
+        assert opened.image_size == size
+        assert torch.equal(opened.image(1), images.centre_crop(opened.picture(1), size))
+    as_it_is = images.to_tensor(Image.open(opened.paths[0]))
+    assert torch.equal(open_distilled(folder, image_size=24).image(0), as_it_is)
+
+
+def test_other_order_of_the_same_classes(folder):
+    distilled = open_distilled(folder)
+    _ = distilled.by_class, distilled.identity
+    other = distilled.ordered_as(["owl", "cat", "dog"])
+    assert other.labels.tolist() == [1, 1, 1, 2, 2, 2, 0, 0, 0]
+    assert other.by_class[0].tolist() == [6, 7, 8]
+    assert other.identity["classes"] == ["owl", "cat", "dog"]
+    assert torch.equal(other.image(2), distilled.image(2))
+    with pytest.raises(UserError, match="has 3 classes .*, the training images have 2"):
+        distilled.ordered_as(["owl", "cat"])
+
+
+# Datasets of libraries
+
+def test_digits_are_real_stratified_and_fixed():
+    train, test = (open_real("digits", split) for split in ("train", "test"))
+    assert (len(train), len(test), train.image_size, train.flips) == (1297, 500, 32, False)
+    assert np.bincount(test.labels).tolist() == [50, 51, 49, 51, 50, 51, 50, 50, 48, 50]
+    # The split must stay the same for results to be comparable.
+    digest = hashlib.sha256(test.arrays.tobytes() + test.labels.numpy().tobytes()).hexdigest()
+    assert digest.startswith("5b38d16a1f01028b"), digest
+    assert train.arrays.max() == 255
+    assert len(np.unique(train.arrays)) == 17  # grey levels
+    assert not {a.tobytes() for a in train.arrays} & {a.tobytes() for a in test.arrays}
+
+
+def test_cifar_folder_through_torchvision(tmp_path, monkeypatch):
+    from torchvision.datasets import CIFAR10
+
+    folder = tmp_path / CIFAR10.base_folder
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
+        pixels = random.integers(0, 256, (4, 3072), dtype=np.uint8)
+        (folder / name).write_bytes(pickle.dumps({"data": pixels, "labels": [0, 3, 9, 3]}))
+    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship",
+             "truck"]
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": names}))
+    monkeypatch.setattr(CIFAR10, "_check_integrity", lambda _: True)
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
+
+    train = open_real("cifar10", "train", tmp_path)
+    assert (len(train), train.classes, train.image_size) == (20, names, 32)
+    assert train.by_class[3].tolist() == [1, 3, 5, 7, 9, 11, 13, 15, 17, 19]
+    first = pickle.loads((folder / "data_batch_1").read_bytes())["data"][0]
+    assert torch.equal(train.image(0), torch.from_numpy(first.reshape(3, 32, 32)))
+
+
+def test_cifar_without_data_or_folder(tmp_path):
+    with pytest.raises(UserError, match="--dataset cifar10: a folder is needed"):
+        open_real("cifar10", "train")
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    with pytest.raises(UserError, match="cifar10 is not there"):
+        open_real("cifar10", "train", tmp_path)

@@ -1,0 +1,90 @@
+import multiprocessing
+import os
+
+import pytest
+
+from utils import files
+from utils.errors import UserError
+from utils.files import check_space, check_writable, read_json, write_bytes, write_json
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "sub" / "file.json"
+    write_json(path, {"a": 1, "b": "é"})
+
+    def fail():
+        with files.written_whole(path) as temporary:
+            temporary.write_text("half")
+            raise OSError("the disk went away")
+
+    with pytest.raises(OSError, match="went away"):
+        fail()
+    assert read_json(path, "recover") == {"a": 1, "b": "é"}
+    assert [path.name for path in path.parent.iterdir()] == ["file.json"]
+
+
+def test_an_error_names_the_file_that_was_meant(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OSError, match="file") as raised:
+        write_bytes(tmp_path / "file" / "a", b"x")
+    assert "tmp" not in str(raised.value.filename).rsplit("/", 1)[1]
+
+
+def test_leftovers_of_dead_processes_are_removed(tmp_path):
+    dead = tmp_path / f".a.json.{files._HOST}.999999999.tmp"
+    alive = tmp_path / f".b.json.{files._HOST}.{os.getppid()}.tmp"
+    elsewhere = tmp_path / ".c.json.another-host.999999999.tmp"
+    for path in (dead, alive, elsewhere):
+        path.write_text("x")
+    assert {path for path, _, _ in files.leftovers(tmp_path)} == {dead, alive, elsewhere}
+    files.remove_leftovers(tmp_path)
+    assert set(tmp_path.iterdir()) == {alive, elsewhere}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "\x00", "[" * 100_000])
+def test_damaged_json(tmp_path, text):
+    (tmp_path / "m.json").write_text(text)
+    with pytest.raises(UserError, match="m.json: damaged .* Remove it and run recover again"):
+        read_json(tmp_path / "m.json", "recover")
+
+
+def test_missing_json(tmp_path):
+    with pytest.raises(UserError, match="n.json: not found. It is written by recover"):
+        read_json(tmp_path / "n.json", "recover")
+
+
+def test_unwritable_folder(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="cannot be written"):
+        check_writable(tmp_path / "file" / "sub")
+    check_writable(tmp_path / "new" / "sub")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def _begin(folder, name):
+    for n in range(100):
+        check_writable(folder / str(n))
+        write_bytes(folder / str(n) / name, b"x")
+
+
+def test_many_processes_begin_in_one_new_folder(tmp_path):
+    """check_writable removes the folders it made, but not from under another process's file."""
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_begin, args=(tmp_path / "new", f"{i}.txt"))
+                 for i in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
+    written = sorted(path.name for path in (tmp_path / "new/42").iterdir())
+    assert written == [f"{i}.txt" for i in range(4)]
+
+
+def test_space_is_printed_and_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(files, "free_bytes", lambda _: 3_000_000)
+    check_space("recover", tmp_path, 2_000_000, "Choose.")
+    assert capsys.readouterr().out == "recover: about 2.0 MB to write, 3.0 MB free\n"
+    with pytest.raises(UserError, match="about 4.0 GB will be written, the disk has 3.0 MB free. "
+                       "Choose."):
+        check_space("recover", tmp_path, 4_000_000_000, "Choose.")

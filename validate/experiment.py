@@ -1,0 +1,135 @@
+"""One student, its images, labels and test set: opened and checked before anything is written."""
+
+from dataclasses import dataclass
+
+import torch
+
+from data import run_folder
+from data.image_set import ImageSet, open_distilled, open_real
+from models.networks import Network, build, check_image_size, file_stem
+from utils import distributed, files
+from utils.errors import UserError
+from utils.options import print_options, shown
+from validate import label_source, options, ranks
+from validate.engine import set_batch_norm_momentum
+from validate.label_source import LabelSource
+from validate.passes import MicroBatches
+from validate.student_folder import StudentFolder
+
+
+@dataclass
+class Experiment:
+    """What a student is trained and tested with.
+
+    options: validate.options.Options, resolved. network: the student with its first weights.
+    images, test: the distilled and the real ImageSet. source: of plans and soft labels. manifest:
+    the content of options.json.
+    """
+
+    options: options.Options
+    network: Network
+    images: ImageSet
+    test: ImageSet
+    source: LabelSource
+    manifest: dict
+    folder: StudentFolder
+    device: torch.device
+
+
+def prepare(o, device):
+    """The Experiment that options ask for. Raises UserError for what does not fit together."""
+    images = open_distilled(o.data.train_dir or o.data.output_dir / "images", o.run.workers)
+    o = options.resolve(o, images)
+    test = open_test(o, images)
+    source = label_source.open_source(o, images, device)
+    o = options.with_plan(o, source.plan_options)
+
+    network = build_student(o, test.classes)
+    check_image_size(network, o.data.image_size)
+    full_batch = micro_batches(o).sizes(o.optimisation.batch_size)
+    ranks.check(len(full_batch), distributed.world_size())
+    return Experiment(o, network, images, test, source, describe(o, images, test, source),
+                      open_folder(o), device)
+
+
+def micro_batches(o):
+    """How batches are cut, from resolved options."""
+    optimisation = o.optimisation
+    return MicroBatches(optimisation.batch_size, optimisation.gradient_accumulation_steps,
+                        optimisation.micro_batches == "together")
+
+
+def open_test(o, images):
+    """The real test images, an ImageSet with the classes and the size of the distilled ones."""
+    test = open_real(o.data.dataset, "test", o.data.val_dir, o.data.image_size,
+                     images.known_classes, o.run.workers)
+    if len(test.classes) != len(images.classes):
+        raise UserError(f"{o.data.val_dir}: has {len(test.classes)} class folders, the distilled "
+                        f"images in {images.folder} have {len(images.classes)}. Give the "
+                        "validation folder of the data that was distilled.")
+    return test
+
+
+def build_student(o, classes):
+    """The student with its first weights."""
+    student = o.student
+    network = build(student.student, len(classes), student.stem, student.input_resize,
+                    (o.run.seed, "student", student.student), o.data.image_size)
+    network.classes = classes
+    if o.optimisation.bn_momentum is not None:
+        set_batch_norm_momentum(network, o.optimisation.bn_momentum)
+    return network
+
+
+def open_folder(o):
+    """students/NAME; rank 0 writes."""
+    student = o.student
+    name = student.student_name or (f"{file_stem(student.student)}_{options.protocol(o)}"
+                                    f"_seed{o.run.seed}")
+    return StudentFolder(o.data.output_dir / "students" / name, writes=distributed.rank() == 0)
+
+
+def print_experiment(experiment, threads):
+    """Print what is trained."""
+    manifest = experiment.manifest
+    print_options("validate", {
+        "preset": manifest["preset"],
+        "preset_changed": ", ".join(manifest["preset_changed"]) or "nothing",
+        **shown(experiment.options),
+        "labels": experiment.source.kind, "images": experiment.images,
+        "test_images": len(experiment.test), "device": experiment.device, "threads": threads,
+        "folder": experiment.folder.path})
+
+
+def describe(o, images, test, source):
+    """The content of options.json: what the student is and what it belongs to."""
+    identity = {"classes": images.identity["classes"],
+                "images": {name: images.identity[name] for name in ("count", "files")},
+                "labels": source.identity, "test_images": len(test)}
+    return {"preset": o.preset, "preset_changed": options.departures(o),
+            "options": options.result_options(o, source.plan_options), "identity": identity,
+            "versions": run_folder.versions()}
+
+
+def describe_result(experiment, tests, threads):
+    """The content of result.json.
+
+    tests: what Training.run gives. top1 and top5 are the best of the tests, which is the kind of
+    number that the paper reports; last stands beside it.
+    """
+    manifest, device = experiment.manifest, experiment.device
+    identity = manifest["identity"]
+    recipe = (identity["labels"] or {"options": {}})["options"]
+    images_json = experiment.images.folder.parent / "images.json"
+    recover = files.read_json(images_json, "recover")["options"] if images_json.exists() else {}
+    return {
+        "preset": manifest["preset"], "preset_changed": manifest["preset_changed"],
+        "top1": tests["best"]["top1"], "top5": tests["best"]["top5"], "headline": "best",
+        "best": tests["best"], "last": tests["last"], "images": len(experiment.images),
+        "test_images": identity["test_images"], "options": manifest["options"],
+        "seeds": {"student": manifest["options"]["seed"], "fkd": recipe.get("fkd_seed"),
+                  "images": recover.get("seed")},
+        "identity": {name: identity[name] for name in ("images", "labels")},
+        "versions": manifest["versions"],
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": threads, "processes": distributed.world_size(), "seconds": tests["seconds"]}
