@@ -146,26 +146,12 @@ def _bf16(run):
             + f"\n\nLoss in bf16 against fp32: {change:+.2%}, mean over seeds.")
 
 
-def _label_formats(run):
-    fp32, rows = statistics.mean(run["top1"]["fp32"]), []
-    for name, errors in run["errors"].items():
-        top1 = ["", ""]
-        if name in run["top1"]:
-            mean = statistics.mean(run["top1"][name])
-            top1 = [f"{mean:.2f}", f"{mean - fp32:+.2f}"]
-        rows.append([name, f"{errors['relative']:.2g}", f"{errors['kl']:.2g}",
-                     f"{errors['mse']:.2g}", *top1])
-    return _table(["format", "relative error", "KL at T = 20", "MSE", "student's top-1, %",
-                   "against fp32"], rows)
-
-
 _BENCHMARKS = {
     "recover": ("Recover's step.", _recover),
     "relabel": ("Relabel.", _relabel),
     "validate": ("A student's step.", _validate),
     "scaling": ("Growth of recover.", _scaling),
     "bf16": ("Recover in bf16 on digits.", _bf16),
-    "label_formats": ("Number formats of labels on digits.", _label_formats),
 }
 
 if __name__ == "__main__":

@@ -29,14 +29,17 @@ class BatchNormStatistics:
         self.layers = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
         self.network = network
         self._sizes, self._gathered, self._hooks = None, [], []
+        # Made once: compiled code is thrown away with a function that it has called.
+        self._functions = [
+            functools.partial(self._forward if _is_plain(layer) else self._before, place, layer)
+            for place, layer in enumerate(self.layers)]
 
     def __enter__(self):
-        for place, layer in enumerate(self.layers):
-            if type(layer).forward is nn.BatchNorm2d.forward:
-                layer.forward = functools.partial(self._forward, place, layer)
+        for layer, function in zip(self.layers, self._functions, strict=True):
+            if _is_plain(layer):
+                layer.forward = function
             else:
-                hook = functools.partial(self._before, place)
-                self._hooks.append(layer.register_forward_pre_hook(hook))
+                self._hooks.append(layer.register_forward_pre_hook(function))
         return self
 
     def __exit__(self, *_):
@@ -60,10 +63,15 @@ class BatchNormStatistics:
         self._gathered.append((place, (mean, var, layer.running_mean, layer.running_var)))
         return y
 
-    def _before(self, place, layer, inputs):
+    def _before(self, place, layer, _, inputs):
         if self._sizes is not None:
             mean, var = grouped_mean_var(inputs[0], self._sizes)
             self._gathered.append((place, (mean, var, layer.running_mean, layer.running_var)))
+
+
+def _is_plain(layer):
+    """Whether a layer's forward is BatchNorm2d's own."""
+    return type(layer).forward is nn.BatchNorm2d.forward
 
 
 def with_statistics(z, layer, sizes):

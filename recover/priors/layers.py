@@ -111,15 +111,16 @@ class LayerTaps:
     def __init__(self, network, layers):
         self.network, self.layers = network, layers
         self._sizes, self._gathered, self._hooks = None, [], []
+        # Made once: compiled code is thrown away with a function that it has called.
+        self._functions = [
+            functools.partial(self._before if layer.end == "input" else self._after, place, layer)
+            for place, layer in enumerate(self.layers)]
 
     def __enter__(self):
-        for place, layer in enumerate(self.layers):
-            if layer.end == "input":
-                hook = functools.partial(self._before, place, layer)
-                self._hooks.append(layer.module.register_forward_pre_hook(hook))
-            else:
-                hook = functools.partial(self._after, place, layer)
-                self._hooks.append(layer.module.register_forward_hook(hook))
+        for layer, function in zip(self.layers, self._functions, strict=True):
+            register = (layer.module.register_forward_pre_hook if layer.end == "input"
+                        else layer.module.register_forward_hook)
+            self._hooks.append(register(function))
         return self
 
     def __exit__(self, *_):
