@@ -1,6 +1,6 @@
 #!/bin/sh
 # Set up .venv where needed and run the tests.        sh test.sh [--all] [pytest options ...]
-# --all: with the slow ones too. The files of tests are shared out to JOBS processes of one thread each.
+# --all: with the slow ones too. JOBS processes of one thread each share the files of tests.
 set -eu
 cd "$(dirname "$0")"
 . ./utils/environment.sh
