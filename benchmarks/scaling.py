@@ -89,7 +89,7 @@ def recover(sizes, folder, args, device):
 
 
 def time_listing(root, files, args):
-    """Median seconds to open a folder of so many files."""
+    """Median seconds to open a folder of this many files."""
     from data.image_set import open_real
 
     for i in range(files):

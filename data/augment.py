@@ -10,13 +10,14 @@ import math
 import numpy as np
 import torch
 
+RATIO = (3 / 4, 4 / 3)  # of crops, width to height (RandomResizedCrop)
 _WEIGHT_BITS = 22  # see apply_crops
 _CACHED_PIXELS = 2**20  # cropped at once on a CPU, so that both passes work in its cache
 
 
 def to_device(tensor, device):
-    """A CPU tensor on `device`; to a GPU from pinned memory, so that the host does not wait."""
-    if torch.device(device).type == "cuda":
+    """A tensor on `device`; to a GPU from pinned memory, so that the host does not wait."""
+    if torch.device(device).type == "cuda" and not tensor.is_cuda:
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 

@@ -13,8 +13,6 @@ from data import augment
 from data.images import normalise
 from utils.seeding import stream
 
-RATIO = (3 / 4, 4 / 3)
-
 
 @dataclass(frozen=True)
 class PlanOptions:
@@ -86,7 +84,7 @@ def draw_plan(options, epoch):
     generator = stream(options.seed, "plan", epoch)
     count, size = options.images, options.size
     order = torch.randperm(count, generator=generator)
-    crops = augment.draw_crops(count, size, size, (options.min_area, 1.0), RATIO, generator)
+    crops = augment.draw_crops(count, size, size, (options.min_area, 1.0), augment.RATIO, generator)
     flips = augment.draw_flips(count, options.flip, generator)
 
     partners, lams, boxes = [], [], []

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from data.augment import to_device
 from data.images import SUFFIXES, centre_crop, decode, to_tensor
 from data.names import DATASETS, default_image_size, has_flips
 from data.run_folder import read_manifest
@@ -198,17 +199,17 @@ class PixelCache:
 
     def __getitem__(self, indices):
         """uint8 [n, 3, S, S] on the device of the images with these int64 indices (CPU)."""
-        picked = self._pixels[indices.to(self._pixels.device)]
-        return picked.to(self.device, non_blocking=True)
+        return to_device(self._pixels[indices.to(self._pixels.device)], self.device)
 
 
 def _room(shape, folder):
     """An empty uint8 tensor, or beyond half of the memory a mapped nameless file in `folder`."""
     count = math.prod(shape)
+    everyone = count * int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # processes of this machine
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if count <= memory // 2:
+    if everyone <= memory // 2:
         return torch.empty(shape, dtype=torch.uint8)
-    if count > free_bytes(folder):
+    if everyone > free_bytes(folder):
         raise UserError(f"{folder}: the decoded images take {count / 1e9:.0f} GB, more than half "
                         f"of the memory, and the disk has {free_bytes(folder) / 1e9:.0f} GB free. "
                         "Free some space.")

@@ -71,7 +71,7 @@ class Data:
 
     dataset: str = option("imagefolder", "digits needs no folder", group="data", choices=DATASETS)
     train_dir: Path | None = option(
-        None, "training images: one folder per class, or where CIFAR lies", group="data",
+        None, "training images: one folder per class, or the folder of CIFAR", group="data",
         changes_result=False, type=options.path)
     val_dir: Path | None = option(None, "test images (CIFAR: default --train-dir)", group="data",
                                   changes_result=False, type=options.path)

@@ -3,8 +3,7 @@
 Imports PyTorch and the networks, so the entry imports it after the options are parsed.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import torch
 
@@ -33,9 +32,10 @@ from utils.progress import duration, progress_bar
 class Job:
     """Everything that the work needs.
 
-    real: the training images. units: of the whole run. work: lists of units that share forwards,
-    unfinished ones of this rank. networks: {name: Network}. weights: {name: fingerprint}.
-    alignments: {teacher: alignment}. verifier: Network or None.
+    options: resolved. real: ImageSet of the training images. shard: (I, N). starts: start images.
+    units: of the whole run. networks: {name: Network}. weights: {name: fingerprint}. files: of the
+    run folder. work: lists of units that share forwards, the unfinished ones of this rank.
+    alignments: {teacher: alignment}, filled when the work begins.
     """
 
     options: Options
@@ -48,14 +48,11 @@ class Job:
     weights: dict
     files: UnitFiles
     work: list
-    alignments: dict
-
-    @property
-    def run(self) -> Path:
-        return self.options.run.output_dir
+    alignments: dict = field(default_factory=dict)
 
     @property
     def verifier(self):
+        """The network that only watches, or None."""
         return self.networks.get(self.options.run.verifier)
 
 
@@ -80,17 +77,17 @@ def prepare(options):
     files = UnitFiles(run.output_dir, len(real.classes), options.optimisation.ipc_end,
                       options.data.image_format)
     own_work_begins()
-    work = my_work(options, units, files, weights, shard)
-    job = Job(options, real, device, shard, starts, units, networks, weights, files, work, {})
+    job = Job(options, real, device, shard, starts, units, networks, weights, files,
+              my_work(options, units, files, weights, shard))
 
     # images.json ties the folder to its options, so first see that the images can be made.
-    if work and run.min_teacher_accuracy != 0:
+    if job.work and run.min_teacher_accuracy != 0:
         for name in sorted(choosers(options, units) & set(networks)):
             check_teacher(name, networks[name], real, run.min_teacher_accuracy, device)
     if options.start.start in RANKED:
         ranking.check(options, real)
     check_images(real, options.matching)
-    check_space("recover", run.output_dir, files.space(work, options.data.image_size),
+    check_space("recover", run.output_dir, files.space(units, options),
                 "Choose another --output-dir, a smaller --ipc-end, or --image-format jpg.")
     settle_manifest(files.manifest, manifest(job, threads), RESTART)
     return job
@@ -123,7 +120,7 @@ def work(job):
 def summarise(job):
     """Say that it is done, and where the images are."""
     share = "done" if distributed.place_of(job.shard)[1] == 1 else "this share is done"
-    distributed.print0(f"recover: {share}; the images are in {job.run / 'images'}")
+    distributed.print0(f"recover: {share}; the images are in {job.files.run / 'images'}")
 
 
 def start(options):
@@ -181,8 +178,7 @@ def manifest(job, threads):
         "preset_changed": sorted(options.changed & set(manifest_options(options))),
         "options": manifest_options(options), "teacher_weights": str(options.run.teacher_weights),
         "identity": {"classes": real.classes, "train_images": real.listing_hash(),
-                     "start_images": job.starts.identity,
-                     "primary_weights": job.weights.get(options.law.primary_teacher)},
+                     "start_images": job.starts.identity},
         "id_digits": job.files.id_digits, "threads": threads, "versions": versions()}
 
 

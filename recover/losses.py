@@ -1,7 +1,7 @@
 """The loss that recover minimises (paper Eq. 2-4). Tensors and plain numbers in, tensors out.
 
 `prism_loss` is the paper written out. recover takes the same loss and its gradient one teacher
-after the other (recover/gradient.py), from the terms that stand here.
+after the other (recover/gradient.py), from the terms below.
 """
 
 import torch

@@ -25,7 +25,7 @@ class Data:
 
     dataset: str = option("imagefolder", "digits needs no folder", group="data", choices=DATASETS)
     train_dir: Path | None = option(
-        None, "real training images: one folder per class, or where CIFAR lies", group="data",
+        None, "real training images: one folder per class, or the folder of CIFAR", group="data",
         changes_result=False, type=options.path)
     image_size: int | None = option(
         None, "side in pixels (default: 224, or 32 for CIFAR and digits)", group="data",
@@ -89,18 +89,19 @@ class TeacherLaw:
         "those of a slice that drew alike share units (the paper's words)",
         choices=("slice", "image"))
     bn_law: str = option(
-        "slots", "of multi: slots filled by chance (released code); uniform over the non-empty "
-        "subsets of at most --bn-count networks (paper 3.2); exactly --bn-count networks (paper "
-        "Table 2)", choices=("slots", "uniform", "exact"))
-    bn_slots: int = option(3, "of slots: extra BN teachers at most, beside theta_1",
+        "slots", "how multi draws BN teachers: slots filled by chance (released code); uniform "
+        "over the non-empty subsets of at most --bn-count networks (paper 3.2); exactly --bn-count "
+        "networks (paper Table 2)", choices=("slots", "uniform", "exact"))
+    bn_slots: int = option(3, "most extra BN teachers beside theta_1 (with slots)",
                            type=options.count)
-    bn_slot_prob: float = option(0.5, "of slots: probability that a slot is filled",
+    bn_slot_prob: float = option(0.5, "probability that a slot is filled (with slots)",
                                  type=options.fraction)
-    bn_count: int = option(4, "of uniform: BN teachers at most; of exact: their number",
-                           type=options.positive_int)
+    bn_count: int = option(
+        4, "number of BN teachers (with exact), or the most of them (with uniform)",
+        type=options.positive_int)
     theta1: str = option(
-        "forced", "of uniform and exact: whether the logit teacher is always a BN teacher (paper "
-        "Table 3d) or drawn like any other", choices=("forced", "free"))
+        "forced", "whether the logit teacher is always a BN teacher (paper Table 3d) or drawn like "
+        "any other (with uniform and exact)", choices=("forced", "free"))
 
     @property
     def pool(self):
@@ -119,7 +120,8 @@ class Losses:
 
     r_bn: float = option(0.01, "weight of the BN term", group="method", type=options.weight)
     bn_terms: str = option(
-        "mean", "of several BN teachers: mean (released code) or sum (paper Eq. 4)",
+        "mean", "how the terms of several BN teachers are joined: mean (released code) or sum "
+        "(paper Eq. 4)",
         choices=("mean", "sum"))
     bn_normalise: str = option(
         "none", "layers: divide a network's term by its number of layers, so that deep networks do "
@@ -193,7 +195,7 @@ class Optimisation:
                                     type=options.positive_fraction)
     crop_schedule: str = option(
         "constant", "least area over the steps, falling from 1 to --min-scale-crops (CDA: cosine; "
-        "paper Table 3b)", choices=tuple(sorted(schedules.CROP)))
+        "paper Table 3b)", choices=schedules.CROP)
     crop_milestone: float = option(
         1.0, "part of the steps after which the least area is reached (CDA)",
         type=options.positive_fraction)

@@ -1,6 +1,6 @@
 """The methods of the field as sets of recover's options.
 
-A preset only sets options; the formulas stand where they are used. What a source leaves unsaid, and
+A preset only sets options; the formulas are where they are used. What a source leaves unsaid, and
 what was assumed, is in docs/choices.md, by method.
 """
 

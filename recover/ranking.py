@@ -58,6 +58,8 @@ def settle_selection(options, real, network, device):
     bar = progress_bar(total, f"choose {start.start}", " images")
     with eval_mode(network), torch.no_grad(), bar:
         for label in labels:
+            if _path(run, label).exists():  # another job may have chosen meanwhile
+                continue
             if is_medium:
                 choice = _medium(real, label, network, device, bar)
             else:

@@ -10,15 +10,13 @@ from recover.loss_log import LossLog
 from utils import schedules
 from utils.seeding import stream
 
-RATIO = (3 / 4, 4 / 3)
-
 
 def synthesize(states, alignments, options, first_step=0):
     """Optimise the units of `states` together; yield (step, active states) after every step.
 
     Each unit has its own crops, statistics, Adam and cosine, and leaves the forward after its last
     step. alignments: {teacher: an alignment of recover/alignment.py}. options:
-    recover.options.Options. first_step: where a checkpoint stands. Nothing here waits for the
+    recover.options.Options. first_step: the step to go on at. Nothing here waits for the
     device, but the density term.
     """
     with contextlib.ExitStack() as stack:
@@ -41,7 +39,7 @@ def draw_augmentation(unit, step, size, options):
     o, generator = options.optimisation, stream(options.run.seed, "recover", *unit.key, step)
     least = schedules.crop_area(o.crop_schedule, step, unit.steps, o.min_scale_crops,
                                 o.crop_milestone)
-    box = augment.draw_crops(1, size, size, (least, 1.0), RATIO, generator)[0]
+    box = augment.draw_crops(1, size, size, (least, 1.0), augment.RATIO, generator)[0]
     flip = bool(augment.draw_flips(1, o.flip_prob, generator))
     return box, flip, augment.draw_roll(o.jitter, generator)
 

@@ -62,12 +62,12 @@ class UnitFiles:
             together.setdefault(shared.get(unit.name), []).append(unit)
 
         left = []
-        for units in together.values():
+        for alike in together.values():
             if all(records[unit] and all(path.exists() for path in self.image_paths(unit))
-                   for unit in units):
-                self.drop_checkpoint(units)
+                   for unit in alike):
+                self.drop_checkpoint(alike)
             else:
-                left.append(units)
+                left.append(alike)
         return left
 
     def _record(self, unit, weights):
@@ -141,16 +141,19 @@ class UnitFiles:
         """Remove the checkpoint of some units, if there is one."""
         self.checkpoint_path(units).unlink(missing_ok=True)
 
-    def space(self, work, size):
-        """About how many bytes are written at most: images, and a checkpoint beside an older one.
+    def space(self, units, options):
+        """About how many bytes all processes write at most: images, and checkpoints of one.
 
-        work: lists of units that share forwards. size: side of the images in pixels.
+        units: of the whole run; those with a record are done. A checkpoint is written beside the
+        one that it replaces. options: recover.options.Options, resolved.
         """
-        counts = [sum(len(unit.classes) for unit in units) for units in work]
+        size, together = options.data.image_size, options.optimisation.units_per_step
+        counts = [len(unit.classes) for unit in units
+                  if not self.record_path(unit.name).exists()]
         # Noise at JPEG's quality 75 takes 6 bits a pixel.
         image = size**2 * (3 if self.image_format == "png" else 0.75) + 1000
         pixels, moments = 3 * size**2, 3 * 4
-        return int(sum(counts) * image + 2 * max(counts, default=0) * moments * pixels)
+        return int(sum(counts) * image + 2 * max(counts, default=0) * together * moments * pixels)
 
 
 def _remove(paths):

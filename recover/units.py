@@ -60,7 +60,10 @@ class Unit:
     @property
     def possible_bn(self):
         """Names of the networks that may be its BN teachers."""
-        return set(self.fixed.bn) if self.fixed else set(self.draws.law.everyone)
+        if self.fixed:
+            return set(self.fixed.bn)
+        alone = self.draws.law.decoupling == "single"
+        return self.draws.possible_logit if alone else set(self.draws.law.everyone)
 
 
 def plan_units(options, available, class_names):
@@ -121,9 +124,11 @@ def slice_units(slices, batch_size, steps, draws):
                   for chunk in cut(members, batch_size)]
         for chunk, (teachers, members) in enumerate(chunks):
             preview = f"slice{ipc_id:05d}" if chunk == 0 and ipc_id < PREVIEWS else None
-            units.append(Unit(f"slice{ipc_id:05d}_chunk{chunk:03d}", len(units), (ipc_id, chunk),
-                              members, (ipc_id,) * len(members), steps[ipc_id], draws, (ipc_id,),
-                              teachers, preview=preview))
+            units.append(Unit(
+                name=f"slice{ipc_id:05d}_chunk{chunk:03d}", number=len(units),
+                key=(ipc_id, chunk), classes=members, ipc_ids=(ipc_id,) * len(members),
+                steps=steps[ipc_id], draws=draws, drawn_at=(ipc_id,), fixed=teachers,
+                preview=preview))
     return units
 
 
@@ -134,20 +139,21 @@ def class_units(slices, batch_size, steps, early_late, draws):
     for none.
     """
     images, joins = [], []
-    for c in sorted(set().union(*slices)):
-        ipc_ids = [ipc_id for ipc_id, classes in enumerate(slices) if c in classes]
+    members = [set(classes) for classes in slices]
+    for c in sorted(set().union(*members)):
+        ipc_ids = [ipc_id for ipc_id, classes in enumerate(members) if c in classes]
         images += [(c, ipc_id) for ipc_id in ipc_ids]
         joins += join_steps(len(ipc_ids), early_late, steps)
 
     units, start = [], 0
-    for number, members in enumerate(cut(images, batch_size)):
-        late, start = tuple(joins[start : start + len(members)]), start + len(members)
-        classes, ipc_ids = zip(*members, strict=True)
-        place = ("batch", number)
-        units.append(Unit(f"batch{number:05d}", number, place, classes, ipc_ids, steps, draws,
-                          place, None if draws.change else draws.at(*place),
-                          late if any(late) else None,
-                          f"batch{number:05d}" if number < PREVIEWS else None))
+    for number, pairs in enumerate(cut(images, batch_size)):
+        late, start = tuple(joins[start : start + len(pairs)]), start + len(pairs)
+        classes, ipc_ids = zip(*pairs, strict=True)
+        place, name = ("batch", number), f"batch{number:05d}"
+        units.append(Unit(
+            name=name, number=number, key=place, classes=classes, ipc_ids=ipc_ids, steps=steps,
+            draws=draws, drawn_at=place, fixed=None if draws.change else draws.at(*place),
+            joins=late if any(late) else None, preview=name if number < PREVIEWS else None))
     return units
 
 

@@ -112,11 +112,11 @@ def work(labelling, epochs):
 def summarise(o, folder):
     """Say where the labels lie."""
     if o.stored.label_store == "none":
-        distributed.print0(f"relabel: the recipe lies in {folder / 'labels.json'}; validate makes "
+        distributed.print0(f"relabel: the recipe is in {folder / 'labels.json'}; validate makes "
                            "the labels on the fly")
         return
     alone = distributed.place_of(options.settle_shard(o.run.shard))[1] == 1
-    distributed.print0(f"relabel: {'done' if alone else 'this share is done'}; labels lie in "
+    distributed.print0(f"relabel: {'done' if alone else 'this share is done'}; the labels are in "
                        f"{folder}")
 
 

@@ -36,7 +36,7 @@ class Labelling:
         return self.images.cache_on(self.device)
 
     def unfinished(self, epochs):
-        """Those of the epochs whose file is missing, damaged or of another recipe."""
+        """Those of the epochs whose file is missing, or whose header is damaged or foreign."""
         return [epoch for epoch in epochs if not labels.is_finished(
             self.folder, epoch, self.plan_options, self.number_format, self.recipe)]
 

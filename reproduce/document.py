@@ -2,7 +2,7 @@
 
     python -m reproduce.document
 
-A part lies between <!-- begin NAME --> and <!-- end NAME -->. Its numbers come from
+A part is between <!-- begin NAME --> and <!-- end NAME -->. Its numbers come from
 results/measured/digits_TABLE.csv.
 """
 

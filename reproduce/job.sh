@@ -16,6 +16,10 @@ case "${CUDA_VISIBLE_DEVICES:-}" in
     *) launch "$@" ;;
 esac
 
+if ! command -v flock >/dev/null; then
+    echo "error: flock was not found, which shares the GPUs out to jobs. Install util-linux." >&2
+    exit 2
+fi
 # A lock ends with the process that holds the file open, however it ends.
 locks=${TMPDIR:-/tmp}/prism_gpus_$(id -u)
 mkdir -p "$locks"

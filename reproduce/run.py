@@ -128,16 +128,13 @@ def print_commands(request):
 
 
 def check_folders(sizes):
-    """Raise UserError for folders of images that a later stage would stumble over."""
+    """Raise UserError for folders of images that are missing, before the first stage."""
     if sizes.dataset != "imagefolder":
         return
     for folder, name in ((sizes.train_dir, "TRAIN_DIR"), (sizes.val_dir, "VAL_DIR")):
         if folder is None or not folder.is_dir():
             raise UserError(f"{folder}: no such folder of images. Set {name} to a folder with one "
                             "sub-folder per class.")
-    from data.image_set import class_folders
-
-    class_folders(sizes.val_dir)  # small, so it is listed at once; recover lists the other
 
 
 def run_cells(cells, sizes, after_student=lambda: None):

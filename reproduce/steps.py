@@ -7,11 +7,9 @@ import time
 import traceback
 from dataclasses import dataclass
 
-from reproduce import ROOT, command_line
+from reproduce import command_line
 from utils.errors import UserError, explain
 from utils.files import read_json, write_json
-
-__all__ = ["ROOT", "Failure", "Steps", "Timings", "end"]
 
 
 class Timings:

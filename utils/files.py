@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and questions to the disk they lie on."""
+"""Files that appear whole or not at all, and questions to their disk."""
 
 import contextlib
 import hashlib
@@ -136,7 +136,7 @@ def sha256_file(path):
 
 
 def free_bytes(folder):
-    """Free bytes on the disk that `folder` lies on, or will lie on."""
+    """Free bytes on the disk of `folder`, which need not exist yet."""
     folder = Path(folder)
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     return shutil.disk_usage(existing).free

@@ -76,8 +76,10 @@ def crop_area(kind, step, steps, least, milestone=1.0):
     step: 1. constant: always `least`.
     """
     u = step / (milestone * steps)
-    return least if u >= 1 else least + (1 - least) * CROP[kind](u)
+    if kind == "constant" or u >= 1:
+        return least
+    falling = {"linear": linear(u, 1), "cosine": cosine(u, 1), "step": 1.0}
+    return least + (1 - least) * falling[kind]
 
 
-CROP = {"constant": lambda _: 0.0, "linear": lambda u: 1 - u, "cosine": lambda u: cosine(u, 1),
-        "step": lambda _: 1.0}
+CROP = ("constant", "cosine", "linear", "step")  # kinds of crop_area

@@ -88,7 +88,7 @@ class Data:
         None, "labels of relabel (default: OUTPUT_DIR/labels)", changes_result=False,
         type=options.path)
     val_dir: Path | None = option(
-        None, "real test images: one folder per class, or where CIFAR lies", group="data",
+        None, "real test images: one folder per class, or the folder of CIFAR", group="data",
         changes_result=False, type=options.path)
     val_cache: Path | str | None = option(
         None, "where decoded test images of a folder are kept for all runs (ImageNet at 224 px: "
@@ -96,8 +96,8 @@ class Data:
         "none where that cannot be written)", changes_result=False, type=path_or_none,
         metavar="DIR|none")
     dataset: str | None = option(
-        None, "of the test images (default: as images.json says, else imagefolder)", group="data",
-        choices=DATASETS)
+        None, "dataset of the test images (default: as images.json says, else imagefolder)",
+        group="data", choices=DATASETS)
     image_size: int | None = option(
         None, "side of the test images; read by --evaluate alone, where neither the checkpoint nor "
         "distilled images give it (default: 224, or 32 for CIFAR and digits)",
@@ -151,9 +151,9 @@ class Objective:
     loss_type: str = option(
         "mse_gt", "mse_gt, mae_gt: distance of the raw logits plus ground truth; kl, dist: of the "
         "softmaxes; ce: hard labels alone, without a labels folder", group="method", choices=LOSSES)
-    ce_weight: float = option(0.1, "of mse_gt and mae_gt: weight of the ground truth (paper Table "
+    ce_weight: float = option(0.1, "weight of the ground truth in mse_gt and mae_gt (paper Table "
                               "3a)", type=options.weight)
-    temperature: float = option(20.0, "of kl and dist: temperature of both softmaxes (SRe2L)",
+    temperature: float = option(20.0, "temperature of both softmaxes in kl and dist (SRe2L)",
                                 type=options.positive_float)
     gt_target: str | None = option(
         None, "class of the ground truth: the un-mixed image's (released code), or both classes of "
@@ -169,7 +169,8 @@ class Views:
         None, "least area of a crop (default: the labels'; 0.25 with --labels teacher and "
         "--loss-type ce)", type=options.positive_fraction)
     mix_type: str | None = option(
-        None, "(default: the labels'; cutmix with --labels teacher, none with --loss-type ce)",
+        None, "how two images of a batch are mixed (default: the labels'; cutmix with --labels "
+        "teacher, none with --loss-type ce)",
         choices=tuple(MIXES))
     randaugment: str | None = option(
         None, "timm's RandAugment before the crop, as rand-m6-n2-mstd1.0 (DELT), or none; needs "
@@ -207,15 +208,16 @@ class Optimisation:
         None, "learning rate; delt: its table by student (default: 1e-3 for adamw, 0.1 for sgd)",
         type=number_or(options.positive_float, *rules.LR_RULES),
         metavar="|".join(["NUMBER", *rules.LR_RULES]))
-    weight_decay: float | None = option(None, "(default: 0.01 for adamw, 1e-4 for sgd)",
-                                        type=options.weight)
+    weight_decay: float | None = option(
+        None, "weight decay (default: 0.01 for adamw, 1e-4 for sgd)", type=options.weight)
     weight_decay_on: str = option(
         "matrices", "matrices: parameters named weight with more than one dimension (released "
         "code); all: torchvision's recipe", choices=("matrices", "all"))
-    momentum: float = option(0.9, "of sgd", type=options.fraction)
-    lr_schedule: str = option("ssrs", "set once per epoch",
+    momentum: float = option(0.9, "momentum of sgd", type=options.fraction)
+    lr_schedule: str = option("ssrs", "curve of the learning rate over the epochs",
                               choices=tuple(sorted(schedules.STUDENT)))
-    zeta: float = option(2.5, "of ssrs and ssrs_continuous (paper)", type=options.positive_float)
+    zeta: float = option(2.5, "zeta of ssrs and ssrs_continuous (paper)",
+                         type=options.positive_float)
 
     def lr_at(self, epoch):
         """The learning rate in epoch 0 ... epochs - 1."""
@@ -228,8 +230,8 @@ class Testing:
     """When the student is tested."""
 
     eval_every: int = option(
-        10, "test after every so many epochs and after the last; the best of these tests is the "
-        "headline (paper)", type=options.positive_int, metavar="EPOCHS")
+        10, "epochs between tests; the last epoch is always tested, and the best of these tests "
+        "is the headline (paper)", type=options.positive_int, metavar="EPOCHS")
     eval_from: float = option(
         0.0, "test only after this part of the epochs, and after the last (RDED: 0.8)",
         type=options.fraction, metavar="FRACTION")
@@ -248,7 +250,7 @@ class Testing:
 class SeededRun(Run):
     """How validate runs."""
 
-    seed: int = option(0, "of the student, and of its views where no labels folder gives them",
+    seed: int = option(0, "seed of the student, and of its views where no labels folder gives them",
                        group="size", type=options.count)
 
 
@@ -282,7 +284,7 @@ def check(o):
     if isinstance(data.val_cache, Path) and data.val_dir is not None:
         cache = data.val_cache.resolve()
         if data.val_dir.resolve() in (cache, *cache.parents):
-            raise UserError(f"--val-cache {data.val_cache}: lies among the test images. Choose one "
+            raise UserError(f"--val-cache {data.val_cache}: is among the test images. Choose one "
                             f"outside {data.val_dir}.")
     input_side(o.student)
     if o.testing.evaluate is not None:
