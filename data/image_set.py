@@ -210,9 +210,9 @@ def _room(shape, folder):
     if everyone <= memory // 2:
         return torch.empty(shape, dtype=torch.uint8)
     if everyone > free_bytes(folder):
-        raise UserError(f"{folder}: the decoded images take {count / 1e9:.0f} GB, more than half "
-                        f"of the memory, and the disk has {free_bytes(folder) / 1e9:.0f} GB free. "
-                        "Free some space.")
+        raise UserError(f"{folder}: the decoded images of this machine's processes take "
+                        f"{everyone / 1e9:.0f} GB, more than half of the memory, and the disk has "
+                        f"{free_bytes(folder) / 1e9:.0f} GB free. Free some space.")
     with tempfile.NamedTemporaryFile(dir=folder) as file:
         return torch.from_file(file.name, shared=True, size=count, dtype=torch.uint8).view(shape)
 
