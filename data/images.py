@@ -48,7 +48,16 @@ def centre_crop(image, size):
 
     The short side is resized to 256/224 of size, bilinear and antialiased, then the centre is cut.
     """
-    image = transforms.resize(image, [round(size * 256 / 224)])
+    return square_crop(image, size, short_side=round(size * 256 / 224))
+
+
+def square_crop(image, size, short_side=None):
+    """The centre of a PIL image after its short side was resized: uint8 [3, size, size].
+
+    short_side: in pixels (default: size, so that the crop keeps the whole short side). Bilinear and
+    antialiased.
+    """
+    image = transforms.resize(image, [short_side or size])
     return to_tensor(transforms.center_crop(image, [size, size]))
 
 

@@ -57,6 +57,14 @@ def test_centre_crop_equals_torchvision(shape):
     assert torch.equal(images.centre_crop(image, 224), images.to_tensor(expected))
 
 
+@pytest.mark.parametrize("shape", [(300, 260), (64, 48), (224, 224)])
+def test_square_crop_equals_torchvision(shape):
+    random = np.random.default_rng(0)
+    image = Image.fromarray(random.integers(0, 256, (*shape, 3), dtype=np.uint8))
+    expected = transforms.Compose([transforms.Resize(128), transforms.CenterCrop(128)])(image)
+    assert torch.equal(images.square_crop(image, 128), images.to_tensor(expected))
+
+
 def test_normalise_and_back():
     every = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
     x = images.normalise(every, torch.float64)
