@@ -24,19 +24,26 @@ def seconds_per_image_step(alignments, sizes, size, device, compiled=False):
     seconds = {}
     for name, alignment in alignments.items():
         with alignment:
-            runs = [_seconds(alignment, x, sizes) for _ in range(3)]
-        seconds[name] = min(runs) / len(x)
+            seconds[name] = best_time(lambda a=alignment: _step(a, x, sizes), device) / len(x)
     return seconds
 
 
-def _seconds(alignment, x, sizes):
-    device = x.device
-    parts = [Part(torch.zeros(n, dtype=torch.int64, device=device), {}) for n in sizes]
-    _wait(device)
-    begin = time.perf_counter()
+def _step(alignment, x, sizes):
+    parts = [Part(torch.zeros(n, dtype=torch.int64, device=x.device), {}) for n in sizes]
     logits, distances = alignment(x.clone().requires_grad_(True), parts)
     loss = logits.square().mean() + (0.0 if distances is None else distances.sum())
     loss.backward()
+
+
+def best_time(function, device, runs=3):
+    """Seconds that a function takes on a device, the best of some runs."""
+    return min(_seconds(function, device) for _ in range(runs))
+
+
+def _seconds(function, device):
+    _wait(device)
+    begin = time.perf_counter()
+    function()
     _wait(device)
     return time.perf_counter() - begin
 

@@ -54,7 +54,7 @@ class UnitFiles:
         sharing may change last bits; units that are added later (more IPC) keep to themselves.
         weights: {network: fingerprint}; a unit made with other weights is refused.
         """
-        records = {unit: self._record(unit, weights) for unit in units}
+        records = {unit: self.record(unit.name, weights) for unit in units}
         shared = {name: tuple(record["units_together"]) for record in records.values() if record
                   for name in record["units_together"]}
         together = {}
@@ -70,9 +70,23 @@ class UnitFiles:
                 left.append(alike)
         return left
 
-    def _record(self, unit, weights):
-        """The record of a unit, or None."""
-        path = self.record_path(unit.name)
+    def finished_images(self, weights):
+        """{(label, ipc_id)} of all images on disk that a record names.
+
+        weights: {network: fingerprint}; a record of other weights is refused.
+        """
+        finished = set()
+        for path in sorted((self.run / "units").glob("*.json")):
+            record = self.record(path.stem, weights)
+            finished.update(zip(record["classes"], record["ipc_ids"], strict=True))
+        return {image for image in finished if self.image_path(*image).exists()}
+
+    def record(self, name, weights):
+        """The record of the unit of this name, or None where there is none.
+
+        weights: {network: fingerprint}. Raises UserError for a unit made with other weights.
+        """
+        path = self.record_path(name)
         if not path.exists():
             return None
         record = read_json(path, "recover")
@@ -84,10 +98,11 @@ class UnitFiles:
                                 f"now. {RESTART}")
         return record
 
-    def save_unit(self, unit, pixels, starts, record, class_names):
+    def save_unit(self, unit, rows, pixels, record, class_names):
         """Write the images of a finished unit, then its record, and its preview if it has one.
 
-        pixels, starts: uint8 [n, 3, S, S]. record["start"]: words for every image.
+        pixels: uint8 [n, 3, S, S]. rows: {name: likewise}, what the preview shows above them.
+        record["start"]: words for every image.
         """
         paths, files = self.image_paths(unit), {}
         try:
@@ -99,10 +114,11 @@ class UnitFiles:
             raise
 
         if unit.preview is not None:
-            rows = [starts[:PREVIEW_IMAGES], pixels[:PREVIEW_IMAGES]]
-            names = [class_names[c] for c in unit.classes[:PREVIEW_IMAGES]]
+            rows = {**rows, "result": pixels}
+            count = min(PREVIEW_IMAGES, *map(len, rows.values()))
+            names = [class_names[c] for c in unit.classes[:count]]
             path = self.run / "previews" / f"{unit.preview}.png"
-            images.save_grid(rows, path, ["start", "result"], names)
+            images.save_grid([row[:count] for row in rows.values()], path, list(rows), names)
         start = dict(zip(files, record["start"], strict=True))
         write_json(self.record_path(unit.name), {**record, "start": start, "files": files})
 

@@ -139,4 +139,5 @@ class UnitRun:
             "terms": [{"step": step, **terms} for step, terms in state.log.rows],
             "seconds": self.seconds(),
         }
-        self.files.save_unit(unit, pixels, starts, record, self.job.real.classes)
+        rows = {"start": starts}
+        self.files.save_unit(unit, rows, pixels, record, self.job.real.classes)
