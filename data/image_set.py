@@ -227,9 +227,9 @@ def open_real(dataset, split, root=None, image_size=None, classes=None, workers=
 
     root: the class folders (imagefolder), or where torchvision keeps CIFAR; digits need none.
     classes: class names in head order that the images must follow (default: sorted folder names).
-    Where these are wnids, folders of other classes beside them are left alone. square: see ImageSet.
-    Raises UserError for a wrong path, an empty class folder, other classes, or the flat ILSVRC
-    validation folder.
+    Where these are wnids, folders of other classes beside them are left alone. square: which crop,
+    see ImageSet. Raises UserError for a wrong path, an empty class folder, other classes, or the
+    flat ILSVRC validation folder.
     """
     image_size = image_size or default_image_size(dataset)
     if dataset == "imagefolder":
@@ -263,7 +263,8 @@ def open_distilled(folder, workers=4, image_size=None, square=False):
     folder: nothing but class folders, such as results/NAME/images. Class names and dataset come
     from images.json beside it; without one, folder names are the classes. image_size: None for the
     images' own size, which must be one and square; else images of another size are resized and
-    cropped (see `square` of ImageSet). Raises UserError when the folder is missing or was not completed.
+    cropped. square: which crop, see ImageSet. Raises UserError when the folder is missing or was
+    not completed.
     """
     folder = Path(folder)
     if not folder.exists():

@@ -1,5 +1,6 @@
-"""Networks by name, for any class count: torchvision's ("resnet18"), timm's ("timm/NAME"), and those
-of models.instance_norm ("convnet3").
+"""Networks by name, for any class count.
+
+torchvision's ("resnet18"), timm's ("timm/NAME") and those of models.instance_norm ("convnet3").
 
 A file of weights says which network it holds; other tools' state dicts are read as well.
 """
@@ -95,11 +96,11 @@ class Network(nn.Module):
 def build(name, num_classes, stem="imagenet", input_resize=None, seed=None, image_size=None):
     """A network with random weights.
 
-    name: torchvision's, "timm/NAME", or one of instance_norm.NAMES. stem: "imagenet" as published, or "small": stride 1 in the
-    first convolution (3x3 in ResNets) and no max-pool. input_resize: side in pixels that inputs are
-    resized to inside the network (bilinear). image_size: side of the images in pixels, for networks
-    that are built for one size (vision transformers, ConvNets). seed: key of utils.seeding.seeded during
-    initialisation, or None for the global generators.
+    name: torchvision's, "timm/NAME", or one of instance_norm.NAMES. stem: "imagenet" as published,
+    or "small": stride 1 in the first convolution (3x3 in ResNets) and no max-pool. input_resize:
+    side in pixels that inputs are resized to inside the network (bilinear). image_size: side of the
+    images in pixels, for networks that are built for one size (vision transformers, ConvNets).
+    seed: key of utils.seeding.seeded during initialisation, or None for the global generators.
     Raises UserError for an unknown name, and for a stem or a size that the network cannot have.
     """
     if seed is None:

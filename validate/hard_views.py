@@ -117,10 +117,10 @@ def draw_jitter(count, strength, generator):
 
 
 def apply_jitter(x, operations, factors):
-    """torchvision's adjust_brightness, adjust_contrast and adjust_saturation, in each image's order.
+    """torchvision's adjust_brightness, adjust_contrast and adjust_saturation, as drawn.
 
-    x: [n, 3, H, W] from 0 to 1. An operation with factor f gives f x + (1 - f) y, clamped to 0 ... 1,
-    where y is black, the mean grey of the image, or its own grey.
+    x: [n, 3, H, W] from 0 to 1. An operation with factor f gives f x + (1 - f) y, clamped to
+    0 ... 1, where y is black, the mean grey of the image, or its own grey.
     """
     for operation, factor in zip(operations.t(), factors.t(), strict=True):
         contrast, saturation = ((operation == number).to(x.dtype).view(-1, 1, 1, 1)
