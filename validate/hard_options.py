@@ -9,7 +9,7 @@ from utils import options
 from utils.errors import UserError
 from utils.options import RoomOptions, Run, option
 from utils.precision import Arithmetic
-from validate.hard_protocols import PROTOCOLS, epochs_by_ipc
+from validate.hard_protocols import AUGMENT, PROTOCOLS, epochs_by_ipc
 from validate.options import Images, Net, check_cache, folder_name, input_side
 from validate.rules import images_per_class
 
@@ -36,7 +36,7 @@ class Method:
     augment: str | None = option(
         None, "imagenet: crop, flip, colour jitter, lighting; dc: colour, scale, rotation, shift, "
         "flip; none (default: imagenet; none for dc)", group="method",
-        choices=("imagenet", "dc", "none"))
+        choices=AUGMENT)
     mix_type: str | None = option(
         None, "cutmix on every batch, or none (default: cutmix; none for dc)",
         choices=("cutmix", "none"))

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from utils import schedules
 
+AUGMENT = ("imagenet", "dc", "none")  # see validate.hard_views
+
 # (most images per class, epochs); beyond the last line 300
 _EPOCHS = ((1, 3000), (10, 2000), (50, 1500), (200, 1000), (500, 500))
 _TESTS = 100  # of a student, spread evenly over its epochs
@@ -17,8 +19,8 @@ _TESTS = 100  # of a student, spread evenly over its epochs
 class Recipe:
     """What a student sees and how it is trained.
 
-    student: the network. image_size: side S in pixels, None for the images' own. augment: see
-    validate.hard_views. mix_type: cutmix on every batch, or none. epochs: None where they follow
+    student: the network. image_size: side S in pixels, None for the images' own. augment: one of
+    AUGMENT. mix_type: cutmix on every batch, or none. epochs: None where they follow
     from the images per class. weight_decay_on, momentum: as in validate.options. milestones, gamma:
     of the learning rate, see utils.schedules.milestones. seeds: of the students.
     """

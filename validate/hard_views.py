@@ -20,7 +20,6 @@ from data.epoch_plan import EpochPlan, PlanOptions, draw_plan, mix_views
 from data.images import standardise_, to_unit
 from utils.seeding import stable_seed, stream
 
-AUGMENT = ("imagenet", "dc", "none")
 _MIN_AREA = 0.5
 _JITTER = {"imagenet": 0.4, "dc": 0.2}
 _LIGHTING = 0.1
@@ -60,7 +59,7 @@ def plan_options(count, size, batch_size, mix_type, flips, seed):
 
 
 def draw_views(kind, options, epoch):
-    """The EpochViews of an epoch. kind: one of AUGMENT. options: of plan_options.
+    """The EpochViews of an epoch. kind: one of hard_protocols.AUGMENT. options: of plan_options.
 
     The plan comes from the stream of draw_plan, the rest from (options.seed, "views", epoch).
     """

@@ -60,7 +60,7 @@ def train_students(study, seeds, threads):
     for seed in seeds:
         experiment = open_experiment(study, seed)
         tests = train(experiment, pixels, test.pixels)
-        result = describe_result(experiment, tests, threads)
+        result = {**describe_result(experiment, tests, threads), "processes": 1}
         experiment.folder.finish(result)
         print0(f"{experiment.folder.summary(result)}; {experiment.folder.path}")
 
