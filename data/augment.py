@@ -187,6 +187,12 @@ def apply_cutmix(x, partner, box):
     return mixed
 
 
+def outside_box(box, height, width):
+    """The part of an image outside a CutMix box: lambda, corrected to the area of a clipped box."""
+    x1, y1, x2, y2 = box
+    return 1 - (x2 - x1) * (y2 - y1) / (height * width)
+
+
 def apply_mixup(x, partner, lam):
     """lam * x + (1 - lam) * x[partner]."""
     return lam * x + (1 - lam) * x[to_device(partner, x.device)]

@@ -1,8 +1,8 @@
 """Real images decoded once: a file of 8-bit pixels that later runs map instead of decoding again.
 
 A file decoded_KEY.uint8 holds the images of a set, uint8 [3, S, S], one after the other. KEY is a
-hash of names, sizes and times of all image files, the side in pixels and the decoder's version. A
-changed, added or removed image gives another key. Files may be removed at any time.
+hash of names, sizes and times of all image files, the crop, its side in pixels and the decoder's
+version. A changed, added or removed image gives another key. Files may be removed at any time.
 """
 
 import errno
@@ -47,8 +47,9 @@ def decoded(images, folder):
 
 def key(images):
     """Hex SHA-256 of what decides the pixels."""
+    crop = ["square"] if images.square else []  # the validation crop is older than its name
     digest = hashlib.sha256(json.dumps(
-        [_VERSION, PIL.__version__, images.classes, images.image_size]).encode())
+        [_VERSION, PIL.__version__, images.classes, images.image_size, *crop]).encode())
     with ThreadPoolExecutor(images.workers) as pool:  # each answer of a network disk takes a while
         stats = pool.map(os.stat, images.paths)
         for name, label, stat in zip(images.names, images.labels.tolist(), stats, strict=True):

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from data.augment import to_device
-from data.images import SUFFIXES, centre_crop, decode, to_tensor
+from data.images import SUFFIXES, centre_crop, decode, square_crop, to_tensor
 from data.names import DATASETS, default_image_size, has_flips
 from data.run_folder import read_manifest
 from utils.distributed import first_on_node, print0
@@ -43,16 +43,18 @@ class ImageSet:
     folder, paths: of images that are files, else None. arrays: uint8 [N, H, W, 3] of images that
     lie in memory, else None. origin: words for those. workers: threads that decode. distilled:
     whether an image that has image_size is taken as it is. exact: whether another size is an error.
+    square: whether the crop keeps the whole short side (square_crop), else it is the validation
+    crop (centre_crop).
     """
 
     def __init__(self, dataset, classes, labels, image_size, *, paths=None, folder=None,
-                 arrays=None, origin="", workers=4, distilled=False, exact=False):
+                 arrays=None, origin="", workers=4, distilled=False, exact=False, square=False):
         self.dataset, self.classes, self.image_size = dataset, list(classes), image_size
         self.labels = torch.as_tensor(np.asarray(labels, dtype=np.int64))
         self.flips = has_flips(dataset)
         self.folder, self.paths, self.arrays = folder, paths, arrays
         self.workers, self._origin = max(1, workers), origin
-        self._distilled, self._exact = distilled, exact
+        self._distilled, self._exact, self.square = distilled, exact, square
 
     def __len__(self):
         return len(self.labels)
@@ -69,8 +71,8 @@ class ImageSet:
     def image(self, i):
         """Image number i at the set's size: uint8 [3, S, S].
 
-        Real files are resized and centre-cropped as for validation, whatever their size. Images in
-        memory are resized alone. Distilled images of the right size are taken as they are.
+        Real files are resized and cropped (see `square`), whatever their size. Images in memory
+        are resized alone. Distilled images of the right size are taken as they are.
         """
         picture, size = self.picture(i), self.image_size
         if picture.size == (size, size) and (self._distilled or self.arrays is not None):
@@ -81,7 +83,7 @@ class ImageSet:
             width, height = picture.size
             raise UserError(f"{self.paths[i]}: {width}x{height} pixels, the others have "
                             f"{size}x{size}. Distilled images must be of one size.")
-        return centre_crop(picture, size)
+        return square_crop(picture, size) if self.square else centre_crop(picture, size)
 
     def origin(self, i):
         """Words that say which image this is: a path, or a number in a dataset."""
@@ -190,16 +192,19 @@ class ImageSet:
 
 
 class PixelCache:
-    """Decoded images of a set on a device: all of them, or on the host where the GPU lacks room."""
+    """Decoded images of a set on a device: all of them, or on the host where the GPU lacks room.
+
+    pixels: uint8 [N, 3, S, S], where they are kept.
+    """
 
     def __init__(self, pixels, device):
         self.device = device
         room = device.type == "cuda" and _SHARE_OF_GPU * torch.cuda.mem_get_info(device)[0]
-        self._pixels = pixels.to(device) if pixels.nbytes < room else pixels
+        self.pixels = pixels.to(device) if pixels.nbytes < room else pixels
 
     def __getitem__(self, indices):
         """uint8 [n, 3, S, S] on the device of the images with these int64 indices (CPU)."""
-        return to_device(self._pixels[indices.to(self._pixels.device)], self.device)
+        return to_device(self.pixels[to_device(indices, self.pixels.device)], self.device)
 
 
 def _room(shape, folder):
@@ -217,21 +222,21 @@ def _room(shape, folder):
         return torch.from_file(file.name, shared=True, size=count, dtype=torch.uint8).view(shape)
 
 
-def open_real(dataset, split, root=None, image_size=None, classes=None, workers=4):
+def open_real(dataset, split, root=None, image_size=None, classes=None, workers=4, square=False):
     """The "train" or "test" split of a dataset as an ImageSet.
 
     root: the class folders (imagefolder), or where torchvision keeps CIFAR; digits need none.
     classes: class names in head order that the images must follow (default: sorted folder names).
-    Where these are wnids, folders of other classes beside them are left alone.
-    Raises UserError for a wrong path, an empty class folder, other classes, or the flat ILSVRC
-    validation folder.
+    Where these are wnids, folders of other classes beside them are left alone. square: which crop,
+    see ImageSet. Raises UserError for a wrong path, an empty class folder, other classes, or the
+    flat ILSVRC validation folder.
     """
     image_size = image_size or default_image_size(dataset)
     if dataset == "imagefolder":
         if root is None:
             option = "--train-dir" if split == "train" else "--val-dir"
             raise UserError(f"a folder of {split} images is needed: give {option}.")
-        return _open_folder(Path(root), image_size, classes, workers)
+        return _open_folder(Path(root), image_size, classes, workers, square)
 
     own, arrays, labels = _digits(split) if dataset == "digits" else _cifar(dataset, split, root)
     if classes is not None and list(classes) != own:
@@ -242,23 +247,24 @@ def open_real(dataset, split, root=None, image_size=None, classes=None, workers=
                     workers=workers)
 
 
-def _open_folder(root, image_size, classes, workers):
+def _open_folder(root, image_size, classes, workers, square):
     folders = class_folders(root)
     classes = list(folders) if classes is None else list(classes)
     _check_classes(root, list(folders), classes)
     paths = [path for name in classes for path in folders[name]]
     labels = [label for label, name in enumerate(classes) for _ in folders[name]]
     return ImageSet("imagefolder", classes, labels, image_size, paths=paths, folder=root,
-                    workers=workers)
+                    workers=workers, square=square)
 
 
-def open_distilled(folder, workers=4, image_size=None):
+def open_distilled(folder, workers=4, image_size=None, square=False):
     """The images of a run, or of any tool, in ImageFolder's order, as an ImageSet.
 
     folder: nothing but class folders, such as results/NAME/images. Class names and dataset come
     from images.json beside it; without one, folder names are the classes. image_size: None for the
     images' own size, which must be one and square; else images of another size are resized and
-    centre-cropped. Raises UserError when the folder is missing or was not completed.
+    cropped. square: which crop, see ImageSet. Raises UserError when the folder is missing or was
+    not completed.
     """
     folder = Path(folder)
     if not folder.exists():
@@ -276,7 +282,7 @@ def open_distilled(folder, workers=4, image_size=None):
     if width != height:
         raise UserError(f"{paths[0]}: {width}x{height} pixels, expected a square image.")
     return ImageSet(dataset, classes, labels, width, paths=paths, folder=folder, workers=workers,
-                    distilled=True, exact=image_size is None)
+                    distilled=True, exact=image_size is None, square=square)
 
 
 def _described(manifest, folders, folder):

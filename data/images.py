@@ -75,9 +75,18 @@ def _constants(dtype, device):
 
 def normalise(pixels, dtype=torch.float32):
     """uint8 [..., 3, H, W] -> (x/255 - mean)/std in `dtype`."""
+    return standardise_(to_unit(pixels, dtype))
+
+
+def to_unit(pixels, dtype=torch.float32):
+    """uint8 -> x/255 in `dtype`, from 0 to 1."""
     x = pixels.to(dtype)
     # A plain 255 would be a product with 1/255 on a GPU, which rounds otherwise.
-    x = x.div_(torch.full((), 255, dtype=dtype, device=x.device))
+    return x.div_(torch.full((), 255, dtype=dtype, device=x.device))
+
+
+def standardise_(x):
+    """(x - mean)/std of images [..., 3, H, W] from 0 to 1, in place."""
     mean, std = _constants(x.dtype, x.device)
     return x.sub_(mean).div_(std)
 

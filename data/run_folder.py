@@ -8,6 +8,7 @@ results/NAME/
   selection/     which real images or crops the images started from, where a network chose them
   labels/        epoch_000.safetensors ...     labels.json
   students/NAME/ last, best, state, metrics.jsonl, result.json, curve.png
+  students/NAME.json             top-1 over the seeds of train_hard
 """
 
 import hashlib

@@ -1,4 +1,6 @@
-"""Networks by name, torchvision's ("resnet18") and timm's ("timm/NAME"), for any class count.
+"""Networks by name, for any class count.
+
+torchvision's ("resnet18"), timm's ("timm/NAME") and those of models.instance_norm ("convnet3").
 
 A file of weights says which network it holds; other tools' state dicts are read as well.
 """
@@ -18,6 +20,7 @@ from torch import nn
 from torchvision import models as torchvision_models
 
 from data import images
+from models import instance_norm
 from models.names import STEMS
 from models.stems import make_small
 from utils import checkpoint
@@ -32,7 +35,7 @@ _WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "teacher", "stude
 class Network(nn.Module):
     """A classifier that takes images in ImageNet's mean and std, whatever its own are.
 
-    net: the plain torchvision or timm module; its state dict is what is stored.
+    net: the plain module of torchvision, timm or instance_norm; its state dict is what is stored.
     name, num_classes, stem, input_resize, image_size: as given to `build`.
     classes: class names in head order, or None where they are not known.
     mean, std: what net itself expects.
@@ -93,11 +96,11 @@ class Network(nn.Module):
 def build(name, num_classes, stem="imagenet", input_resize=None, seed=None, image_size=None):
     """A network with random weights.
 
-    name: torchvision's, or "timm/NAME". stem: "imagenet" as published, or "small": stride 1 in the
-    first convolution (3x3 in ResNets) and no max-pool. input_resize: side in pixels that inputs are
-    resized to inside the network (bilinear). image_size: side of the images in pixels, for networks
-    that are built for one size (vision transformers). seed: key of utils.seeding.seeded during
-    initialisation, or None for the global generators.
+    name: torchvision's, "timm/NAME", or one of instance_norm.NAMES. stem: "imagenet" as published,
+    or "small": stride 1 in the first convolution (3x3 in ResNets) and no max-pool. input_resize:
+    side in pixels that inputs are resized to inside the network (bilinear). image_size: side of the
+    images in pixels, for networks that are built for one size (vision transformers, ConvNets).
+    seed: key of utils.seeding.seeded during initialisation, or None for the global generators.
     Raises UserError for an unknown name, and for a stem or a size that the network cannot have.
     """
     if seed is None:
@@ -127,6 +130,8 @@ def wrap(net, name, num_classes, stem, input_resize, image_size, **known):
 def _construct(name, num_classes, side):
     """The plain module. side: pixels of its input, for networks that are built for one size."""
     check_name(name)
+    if name in instance_norm.NAMES:
+        return instance_norm.construct(name, num_classes, side)
     options = {"num_classes": num_classes}
     try:
         if name.startswith(_TIMM):
@@ -160,7 +165,7 @@ def check_name(name):
             return
         near = [_TIMM + n for n in _nearest(wanted, timm.list_models())]
     else:
-        names = torchvision_models.list_models(module=torchvision_models)
+        names = [*torchvision_models.list_models(module=torchvision_models), *instance_norm.NAMES]
         if name in names:
             return
         near = [_TIMM + name] * timm.is_model(name) + _nearest(name, names)

@@ -201,6 +201,13 @@ def test_cutmix_box_is_floor_per_side():
     assert augment.cutmix_box(0.75, 30, 14, 15, 7) == (8, 4, 22, 10)
 
 
+def test_the_part_outside_a_box_is_counted_in_pixels():
+    mask = torch.ones(10, 8)
+    mask[2:7, 0:3] = 0
+    assert augment.outside_box((2, 0, 7, 3), 10, 8) == pytest.approx(mask.mean().item())
+    assert augment.outside_box((0, 0, 0, 0), 10, 8) == 1
+
+
 def test_draw_cutmix_box_centre_is_uniform():
     generator = stream()
     # cut 0.2: side 2, half 1

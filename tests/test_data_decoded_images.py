@@ -85,10 +85,11 @@ def test_another_set_of_images_is_noticed(folder, cache, change):
     assert len(files(cache)) == 2
 
 
-def test_another_size_or_class_order_is_another_file(folder):
+def test_another_size_crop_or_class_order_is_another_file(folder):
     other_order = open_real("imagefolder", "test", folder, 24, classes=["dog", "cat"])
-    sets = [real(folder), real(folder, 32), other_order]
-    assert len({decoded_images.key(images) for images in sets}) == 3
+    square = open_real("imagefolder", "test", folder, 24, square=True)
+    sets = [real(folder), real(folder, 32), other_order, square]
+    assert len({decoded_images.key(images) for images in sets}) == 4
 
 
 def test_a_truncated_file_is_made_anew(folder, cache):

@@ -46,6 +46,18 @@ def test_real_files_are_cropped_as_for_validation(folder):
         assert torch.equal(real.image(3), images.centre_crop(real.picture(3), size))
 
 
+def test_the_square_crop_keeps_the_whole_short_side(folder):
+    """Also of distilled images that are given another size; with their own size they are left."""
+    real = open_real("imagefolder", "test", folder, 16, square=True)
+    distilled = open_distilled(folder, image_size=16, square=True)
+    expected = images.square_crop(real.picture(3), 16)
+    assert torch.equal(real.image(3), expected)
+    assert torch.equal(distilled.image(3), expected)
+    assert not torch.equal(open_distilled(folder, image_size=16).image(3), expected)
+    whole = open_distilled(folder, image_size=24, square=True)
+    assert torch.equal(whole.image(3), images.to_tensor(real.picture(3)))
+
+
 def test_distilled_images_are_taken_as_they_are(folder):
     distilled = open_distilled(folder)
     assert distilled.image_size == 24

@@ -64,8 +64,8 @@ def test_imports_go_one_way(room):
 # Options
 
 OPTIONS = {"recover.options": ["Options"], "recover.dap.options": ["Options"],
-           "relabel.options": ["Options"],
-           "validate.options": ["Options"], "models.pretrain_options": ["Options"],
+           "relabel.options": ["Options"], "validate.options": ["Options"],
+           "validate.hard_options": ["Options"], "models.pretrain_options": ["Options"],
            "report.options": ["Fig1", "Fig4", "Fig5"]}
 
 
@@ -132,7 +132,8 @@ def test_scripts_are_posix_sh(script):
     assert not [line for line in text.splitlines() if len(line) > 100]
 
 
-@pytest.mark.parametrize("siblings", ["recover/recover_r*.sh", "relabel/*.sh", "validate/*.sh",
+@pytest.mark.parametrize("siblings", ["recover/recover_r*.sh", "relabel/*.sh",
+                                      "validate/train_FKD_*.sh", "validate/train_hard_*.sh",
                                       "reproduce/table*.sh"])
 def test_sibling_scripts_differ_only_above_the_line(siblings):
     line = "# ---- nothing to edit below ----"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -60,7 +61,8 @@ def test_all_stages_from_different_folders(data, tmp_path):
 
 
 @pytest.mark.parametrize("script", ["recover/recover_r101.sh", "relabel/relabel_r50.sh",
-                                    "validate/train_FKD_10_r101.sh"])
+                                    "validate/train_FKD_10_r101.sh",
+                                    "validate/train_hard_nette.sh"])
 def test_missing_paths_are_one_sentence(script, tmp_path):
     done = run(script, tmp_path, OUTPUT_DIR="nothing-here")
     assert done.returncode == 2
@@ -89,3 +91,16 @@ def test_a_preset_fills_variables_that_are_left_empty(script, preset, given, abs
     assert given in done.stdout
     assert absent not in done.stdout
     assert f"results/{preset}_r" in done.stdout
+
+
+def test_seeds_of_the_hard_label_scripts(tmp_path):
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\n[ "$1" = -c ] || echo "$@"\n')
+    python.chmod(0o755)
+    for variables, words in (
+            ({}, "--protocol igd --student resnetap10 --output-dir .*/results/dap_woof_ipc10 "
+                 "--val-dir /path/to/imagenet/val --epochs 3"),
+            ({"SEEDS": "0 7", "PROTOCOL": "minimax"}, "--protocol minimax .* --seeds 0 7 --epo")):
+        done = run("validate/train_hard_woof.sh", tmp_path, "--epochs", "3", PYTHON=str(python),
+                   **variables)
+        assert re.search(words, done.stdout), done.stdout

@@ -73,3 +73,10 @@ def test_crop_curricula_of_cda(kind):
                        "cosine": 0.08 + 0.46 * (1 + math.cos(math.pi * u))}[kind]
             area = schedules.crop_area(kind, t, steps, 0.08, milestone)
             assert math.isclose(area, by_hand if u < 1 else 0.08, rel_tol=1e-12)
+
+
+def test_milestones_by_hand():
+    thirds = [schedules.milestones(epoch, 100, ((2, 3), (5, 6)), 0.2) for epoch in range(100)]
+    assert thirds == pytest.approx([1.0] * 66 + [0.2] * 17 + [0.04] * 17)
+    half = [schedules.milestones(epoch, 5, ((1, 2),), 0.1) for epoch in range(5)]
+    assert half == pytest.approx([1, 1, 0.1, 0.1, 0.1])

@@ -37,6 +37,17 @@ def build_optimizer(net, optimisation):
     return torch.optim.SGD(groups, lr=optimisation.lr, momentum=optimisation.momentum, fused=True)
 
 
+def load_optimizer(optimizer, state):
+    """Take over the state_dict of an optimizer that was saved."""
+    optimizer.load_state_dict(state)
+    # Fused steps take for granted that moments lie in memory as their parameter does.
+    for parameter, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if name != "step":
+                own = torch.empty_like(parameter, requires_grad=False)
+                moments[name] = own.copy_(value.view_as(parameter))
+
+
 def set_learning_rate(optimizer, lr):
     for group in optimizer.param_groups:
         group["lr"] = lr

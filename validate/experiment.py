@@ -59,10 +59,13 @@ def micro_batches(o):
                         optimisation.micro_batches == "together")
 
 
-def open_test(o, images):
-    """The real test images, an ImageSet with the classes and the size of the distilled ones."""
-    test = open_real(o.data.dataset, "test", o.data.val_dir, o.data.image_size,
-                     images.known_classes, o.run.workers)
+def open_test(o, images, square=False):
+    """The real test images, an ImageSet with the classes and the size of the distilled ones.
+
+    square: which crop, see ImageSet.
+    """
+    test = open_real(o.data.dataset or images.dataset, "test", o.data.val_dir, images.image_size,
+                     images.known_classes, o.run.workers, square)
     if len(test.classes) != len(images.classes):
         raise UserError(f"{o.data.val_dir}: has {len(test.classes)} class folders, the distilled "
                         f"images in {images.folder} have {len(images.classes)}. Give the "
@@ -103,12 +106,16 @@ def print_experiment(experiment, threads):
 
 def describe(o, images, test, source):
     """The content of options.json: what the student is and what it belongs to."""
-    identity = {"classes": images.identity["classes"],
-                "images": {name: images.identity[name] for name in ("count", "files")},
-                "labels": source.identity, "test_images": len(test)}
     return {"preset": o.preset, "preset_changed": options.departures(o),
-            "options": options.result_options(o, source.plan_options), "identity": identity,
-            "versions": run_folder.versions()}
+            "options": options.result_options(o, source.plan_options),
+            "identity": identity(images, test, source.identity), "versions": run_folder.versions()}
+
+
+def identity(images, test, labels=None):
+    """What a student belongs to. labels: identity of their source; None for hard labels."""
+    return {"classes": images.identity["classes"],
+            "images": {name: images.identity[name] for name in ("count", "files")},
+            "labels": labels, "test_images": len(test)}
 
 
 def describe_result(experiment, tests, threads):
@@ -118,18 +125,18 @@ def describe_result(experiment, tests, threads):
     number that the paper reports; last stands beside it.
     """
     manifest, device = experiment.manifest, experiment.device
-    identity = manifest["identity"]
-    recipe = (identity["labels"] or {"options": {}})["options"]
+    belongs = manifest["identity"]
+    recipe = (belongs["labels"] or {"options": {}})["options"]
     images_json = experiment.images.folder.parent / "images.json"
     recover = files.read_json(images_json, "recover")["options"] if images_json.exists() else {}
     return {
         "preset": manifest["preset"], "preset_changed": manifest["preset_changed"],
         "top1": tests["best"]["top1"], "top5": tests["best"]["top5"], "headline": "best",
         "best": tests["best"], "last": tests["last"], "images": len(experiment.images),
-        "test_images": identity["test_images"], "options": manifest["options"],
+        "test_images": belongs["test_images"], "options": manifest["options"],
         "seeds": {"student": manifest["options"]["seed"], "fkd": recipe.get("fkd_seed"),
                   "images": recover.get("seed")},
-        "identity": {name: identity[name] for name in ("images", "labels")},
+        "identity": {name: belongs[name] for name in ("images", "labels")},
         "versions": manifest["versions"],
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": threads, "processes": distributed.world_size(), "seconds": tests["seconds"]}

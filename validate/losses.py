@@ -35,8 +35,8 @@ def student_loss(objective, logits, soft_labels, classes, partner_classes=None, 
 def ground_truth(logits, classes, partner_classes=None, lam=1.0):
     """CE(z, c) with the classes of the un-mixed images (released code; the paper is silent).
 
-    With partner_classes p it is lam CE(z, c) + (1 - lam) CE(z, p), where lam is the one that was
-    drawn, not corrected to the area of a clipped CutMix box.
+    With partner_classes p it is lam CE(z, c) + (1 - lam) CE(z, p). In train_fkd lam is the one that
+    was drawn, not corrected to the area of a clipped CutMix box; in train_hard it is corrected.
     """
     cross_entropy = F.cross_entropy(logits, classes)
     if partner_classes is None:

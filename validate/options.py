@@ -75,17 +75,14 @@ def rand_augment(text):
 
 
 @dataclass(frozen=True)
-class Data:
-    """The distilled images, their labels, and the real test images."""
+class Images:
+    """The distilled images and the real test images."""
 
     output_dir: Path | None = option(
         None, "run folder, shared by the three stages (needed to train)", group="data",
         changes_result=False, type=options.path)
     train_dir: Path | None = option(
         None, "distilled images (default: OUTPUT_DIR/images)", changes_result=False,
-        type=options.path)
-    fkd_path: Path | None = option(
-        None, "labels of relabel (default: OUTPUT_DIR/labels)", changes_result=False,
         type=options.path)
     val_dir: Path | None = option(
         None, "real test images: one folder per class, or the folder of CIFAR", group="data",
@@ -98,6 +95,15 @@ class Data:
     dataset: str | None = option(
         None, "dataset of the test images (default: as images.json says, else imagefolder)",
         group="data", choices=DATASETS)
+
+
+@dataclass(frozen=True)
+class Data(Images):
+    """The distilled images, their labels, and the real test images."""
+
+    fkd_path: Path | None = option(
+        None, "labels of relabel (default: OUTPUT_DIR/labels)", changes_result=False,
+        type=options.path)
     image_size: int | None = option(
         None, "side of the test images; read by --evaluate alone, where neither the checkpoint nor "
         "distilled images give it (default: 224, or 32 for CIFAR and digits)",
@@ -105,11 +111,12 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Student:
+class Net:
     """The network that is trained."""
 
-    student: str = option("resnet18", "torchvision name or timm/NAME", group="method",
-                          metavar="NAME")
+    student: str = option(
+        "resnet18", "torchvision name, timm/NAME, or with instance norm convnet3 ... convnet6, "
+        "resnetap10, resnet18_in", group="method", metavar="NAME")
     student_name: str | None = option(
         None, "folder below students/ (default: made of student, protocol and seed)",
         changes_result=False, type=folder_name, metavar="NAME")
@@ -118,6 +125,12 @@ class Student:
     input_resize: str | None = option(
         None, "side that the student resizes its input to, as 64 or NAME=64 (AlexNet needs 64 at "
         "32 px)", metavar="PIXELS")
+
+
+@dataclass(frozen=True)
+class Student(Net):
+    """The network that is trained, and what is kept of it."""
+
     ema: float = option(
         0.0, "decay per step of a moving average of the weights, which is then tested and kept "
         "(EDC: 0.99); 0: no average", type=decay, metavar="DECAY")
@@ -281,11 +294,7 @@ def parse(argv=None):
 def check(o):
     """Raise UserError for options that contradict one another."""
     data = o.data
-    if isinstance(data.val_cache, Path) and data.val_dir is not None:
-        cache = data.val_cache.resolve()
-        if data.val_dir.resolve() in (cache, *cache.parents):
-            raise UserError(f"--val-cache {data.val_cache}: is among the test images. Choose one "
-                            f"outside {data.val_dir}.")
+    check_cache(data)
     input_side(o.student)
     if o.testing.evaluate is not None:
         return
@@ -298,6 +307,15 @@ def check(o):
             leave = "it out" if name in o.given else f"out --preset {o.preset}"
             raise UserError(f"{flag(name)}: found labels of relabel, made for other views. Give "
                             f"--labels teacher or --loss-type ce, or leave {leave}.")
+
+
+def check_cache(data):
+    """Raise UserError for a cache among the test images. data: Images."""
+    if isinstance(data.val_cache, Path) and data.val_dir is not None:
+        cache = data.val_cache.resolve()
+        if data.val_dir.resolve() in (cache, *cache.parents):
+            raise UserError(f"--val-cache {data.val_cache}: is among the test images. Choose one "
+                            f"outside {data.val_dir}.")
 
 
 def label_kind(o):

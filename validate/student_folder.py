@@ -18,6 +18,8 @@ from utils.files import (
     write_json,
 )
 
+SAVE_SECONDS = 60  # after which a state that is older is saved
+
 
 class StudentFolder:
     """options.json, {last,best}.safetensors, state.pt, metrics.jsonl, result.json and curve.png.
@@ -56,6 +58,18 @@ class StudentFolder:
         """The state to go on from, or None."""
         file = self.path / "state.pt"
         return load_state(file) if file.exists() else None
+
+    def restore(self, take_over):
+        """Hand the state to go on from, if there is one, to take_over(state).
+
+        Raises UserError for a state that it cannot take over.
+        """
+        state = self.load_state()
+        if state is not None:
+            try:
+                take_over(state)
+            except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+                raise damaged(self.path / "state.pt", "validate", error) from None
 
     def save_state(self, state):
         if self.writes:

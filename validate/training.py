@@ -2,24 +2,26 @@
 
 import time
 
-import torch
-
 from models.evaluate import accuracy
 from utils import distributed
 from utils.errors import UserError, memory_advice
-from utils.files import damaged
 from utils.progress import progress_bar, write_above
 from validate.average import weight_average
 from validate.batches import epoch_batches
-from validate.engine import build_optimizer, library_randomness, set_learning_rate, train_epoch
+from validate.engine import (
+    build_optimizer,
+    library_randomness,
+    load_optimizer,
+    set_learning_rate,
+    train_epoch,
+)
 from validate.experiment import micro_batches
 from validate.label_source import recipe_ensemble
 from validate.passes import Passes
 from validate.ranks import Ranks
+from validate.student_folder import SAVE_SECONDS
 from validate.testing import decoded_pixels
 from validate.whole_images import WholeImages
-
-_SAVE_SECONDS = 60  # a state is saved after every test, and when the last one is older than this
 
 
 def train(experiment):
@@ -107,7 +109,7 @@ class Training:
         line["seconds"] = round(time.monotonic() - began, 3)
         self.seconds += line["seconds"]
         self.folder.add_metrics(line)
-        if tested or time.monotonic() - self.saved_at > _SAVE_SECONDS:
+        if tested or time.monotonic() - self.saved_at > SAVE_SECONDS:
             self.save(epoch)
 
     def train(self, epoch):
@@ -177,26 +179,14 @@ class Training:
 
     def restore(self):
         """Take over the saved state, if there is one; one that does not fit is damaged."""
-        state = self.folder.load_state()
-        if state is not None:
-            try:
-                self.take_over(state)
-            except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-                path = self.folder.path / "state.pt"
-                raise damaged(path, "validate", error) from None
+        self.folder.restore(self.take_over)
         self.folder.drop_metrics(self.start)
 
     def take_over(self, state):
         """Take over what `save` has saved."""
         self.network.net.load_state_dict(state["net"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        # Fused steps take for granted that moments lie in memory as their parameter does.
-        for parameter, moments in self.optimizer.state.items():
-            for name, value in moments.items():
-                if name != "step":
-                    own = torch.empty_like(parameter, requires_grad=False)
-                    moments[name] = own.copy_(value.view_as(parameter))
         self.start, self.last, self.best = state["epochs"], state["last"], state["best"]
         self.seconds = state["seconds"]
