@@ -43,16 +43,18 @@ class ImageSet:
     folder, paths: of images that are files, else None. arrays: uint8 [N, H, W, 3] of images that
     lie in memory, else None. origin: words for those. workers: threads that decode. distilled:
     whether an image that has image_size is taken as it is. exact: whether another size is an error.
+    crop: function of a PIL image and a size, for files of another size.
     """
 
     def __init__(self, dataset, classes, labels, image_size, *, paths=None, folder=None,
-                 arrays=None, origin="", workers=4, distilled=False, exact=False):
+                 arrays=None, origin="", workers=4, distilled=False, exact=False,
+                 crop=centre_crop):
         self.dataset, self.classes, self.image_size = dataset, list(classes), image_size
         self.labels = torch.as_tensor(np.asarray(labels, dtype=np.int64))
         self.flips = has_flips(dataset)
         self.folder, self.paths, self.arrays = folder, paths, arrays
         self.workers, self._origin = max(1, workers), origin
-        self._distilled, self._exact = distilled, exact
+        self._distilled, self._exact, self._crop = distilled, exact, crop
 
     def __len__(self):
         return len(self.labels)
@@ -69,8 +71,9 @@ class ImageSet:
     def image(self, i):
         """Image number i at the set's size: uint8 [3, S, S].
 
-        Real files are resized and centre-cropped as for validation, whatever their size. Images in
-        memory are resized alone. Distilled images of the right size are taken as they are.
+        Real files are resized and cropped, by default as for validation, whatever their size.
+        Images in memory are resized alone. Distilled images of the right size are taken as they
+        are.
         """
         picture, size = self.picture(i), self.image_size
         if picture.size == (size, size) and (self._distilled or self.arrays is not None):
@@ -81,7 +84,7 @@ class ImageSet:
             width, height = picture.size
             raise UserError(f"{self.paths[i]}: {width}x{height} pixels, the others have "
                             f"{size}x{size}. Distilled images must be of one size.")
-        return centre_crop(picture, size)
+        return self._crop(picture, size)
 
     def origin(self, i):
         """Words that say which image this is: a path, or a number in a dataset."""
@@ -217,12 +220,14 @@ def _room(shape, folder):
         return torch.from_file(file.name, shared=True, size=count, dtype=torch.uint8).view(shape)
 
 
-def open_real(dataset, split, root=None, image_size=None, classes=None, workers=4):
+def open_real(dataset, split, root=None, image_size=None, classes=None, workers=4,
+              crop=centre_crop):
     """The "train" or "test" split of a dataset as an ImageSet.
 
     root: the class folders (imagefolder), or where torchvision keeps CIFAR; digits need none.
     classes: class names in head order that the images must follow (default: sorted folder names).
     Where these are wnids, folders of other classes beside them are left alone.
+    crop: as of ImageSet.
     Raises UserError for a wrong path, an empty class folder, other classes, or the flat ILSVRC
     validation folder.
     """
@@ -231,7 +236,7 @@ def open_real(dataset, split, root=None, image_size=None, classes=None, workers=
         if root is None:
             option = "--train-dir" if split == "train" else "--val-dir"
             raise UserError(f"a folder of {split} images is needed: give {option}.")
-        return _open_folder(Path(root), image_size, classes, workers)
+        return _open_folder(Path(root), image_size, classes, workers, crop)
 
     own, arrays, labels = _digits(split) if dataset == "digits" else _cifar(dataset, split, root)
     if classes is not None and list(classes) != own:
@@ -242,14 +247,14 @@ def open_real(dataset, split, root=None, image_size=None, classes=None, workers=
                     workers=workers)
 
 
-def _open_folder(root, image_size, classes, workers):
+def _open_folder(root, image_size, classes, workers, crop):
     folders = class_folders(root)
     classes = list(folders) if classes is None else list(classes)
     _check_classes(root, list(folders), classes)
     paths = [path for name in classes for path in folders[name]]
     labels = [label for label, name in enumerate(classes) for _ in folders[name]]
     return ImageSet("imagefolder", classes, labels, image_size, paths=paths, folder=root,
-                    workers=workers)
+                    workers=workers, crop=crop)
 
 
 def open_distilled(folder, workers=4, image_size=None):
