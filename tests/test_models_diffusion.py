@@ -159,7 +159,7 @@ def cut_short(folder):
 
 @pytest.mark.parametrize(("spoil", "sentence"), [
     (shutil.rmtree, "no transformer/config.json; found vae. Expected a folder that diffusers wrot"),
-    (pickled, "found pickled weights .diffusion_pytorch_model.bin., expected safetensors.*refs/pr/1"),
+    (pickled, "found pickled weights .diffusion_pytorch_model.bin., expected saf.*refs/pr/1"),
     (no_weights, "found no weights, expected safetensors"),
     (missing_tensor, "not those of its config.json: 1 tensors are missing.*proj_out_1.bias"),
     (cut_short, "its transformer could not be read"),
@@ -177,21 +177,36 @@ def test_a_spoilt_dit(dit, tmp_path, spoil, sentence):
     refused(f"{tmp_path}.*{sentence}", "dit", folder)
 
 
-def test_other_spoilt_parts(dit, sd, tmp_path):
+def test_a_spoilt_scheduler_or_no_vae(dit, tmp_path):
     folder = shutil.copytree(dit, tmp_path / "dit")
     (folder / "scheduler/scheduler_config.json").write_text("{")
     refused("its scheduler could not be read", "dit", folder)
+    shutil.rmtree(folder / "scheduler")
     shutil.rmtree(folder / "vae")
-    refused("no vae/config.json; found transformer", "dit", shutil.copytree(
-        folder, tmp_path / "no_vae", ignore=shutil.ignore_patterns("scheduler")))
+    refused("no vae/config.json; found transformer", "dit", folder)
 
-    for part in ("tokenizer", "text_encoder"):
-        folder = shutil.copytree(sd, tmp_path / part)
-        shutil.rmtree(folder / part)
-        refused("its text_encoder or tokenizer could not be read", "sd", folder)
-    folder = shutil.copytree(sd, tmp_path / "pickle")
+
+def pickled_text_encoder(folder):
     (folder / "text_encoder/model.safetensors").rename(folder / "text_encoder/pytorch_model.bin")
-    refused("its text_encoder or tokenizer could not be read", "sd", folder)
+
+
+def missing_text_tensor(folder):
+    file = folder / "text_encoder/model.safetensors"
+    tensors, _ = load_tensors(file)
+    save_tensors(file, {name: t for name, t in tensors.items() if "1.layer_norm1.bias" not in name})
+
+
+@pytest.mark.parametrize(("spoil", "sentence"), [
+    (lambda folder: shutil.rmtree(folder / "tokenizer"), "the text encoder expects 210. Fetch"),
+    (lambda folder: shutil.rmtree(folder / "text_encoder"), "its text_encoder or tokenizer could"),
+    (lambda folder: (folder / "tokenizer/vocab.json").write_text("{"), "text_encoder or tokenizer"),
+    (pickled_text_encoder, "its text_encoder or tokenizer could not be read"),
+    (missing_text_tensor, "the weights in text_encoder are not those of its config.json: 1 tensors")
+])
+def test_a_spoilt_clip(sd, tmp_path, spoil, sentence):
+    folder = shutil.copytree(sd, tmp_path / "sd")
+    spoil(folder)
+    refused(sentence, "sd", folder)
 
 
 def test_another_kind_of_model(dit, sd, pixel):
@@ -199,7 +214,7 @@ def test_another_kind_of_model(dit, sd, pixel):
     refused("no transformer/config.json; found text_encoder, unet, vae", "dit", sd)
     refused("no transformer/config.json; found no network", "dit", pixel.parent)
     refused("pixel_dit.safetensors: no such file. Train", "pixel-dit", dit)
-    refused("transformer: describes|DiTTransformer2DModel, expected AutoencoderKL", "dit", dit,
+    refused("describes a Transformer2DModel, expected AutoencoderKL", "dit", dit,
             dit / "transformer")
 
 
