@@ -177,11 +177,15 @@ class _Source:
 
         wrong = [*report["missing_keys"], *report["unexpected_keys"]]
         wrong += [str(entry) for entry in report.get("mismatched_keys") or ()]
+        self._check_names(wrong, subfolder or ".")
+        return model
+
+    def _check_names(self, wrong, folder):
+        """Raise UserError when there are names of wrong tensors."""
         if wrong:
-            raise UserError(f"{self.name}: the weights in {subfolder or '.'} are not those of its "
+            raise UserError(f"{self.name}: the weights in {folder} are not those of its "
                             f"config.json: {len(wrong)} tensors are missing, surplus or of another "
                             f"shape (the first is {wrong[0]}). Fetch the model again.")
-        return model
 
     def _check(self, class_name, subfolder):
         """The sub-folder of a local model, after looking at what is in it."""
@@ -234,10 +238,19 @@ class _Source:
                 where = {"revision": self.revision} if self.revision else {}
                 place = str(self.local or self.repository)
                 tokenizer = CLIPTokenizer.from_pretrained(place, subfolder="tokenizer", **where)
-                text_encoder = CLIPTextModel.from_pretrained(
-                    place, subfolder="text_encoder", use_safetensors=True, **where)
+                text_encoder, report = CLIPTextModel.from_pretrained(
+                    place, subfolder="text_encoder", use_safetensors=True,
+                    output_loading_info=True, **where)
         except Exception as error:
             raise UserError(self._not_loaded("text_encoder or tokenizer", error)) from None
+
+        # transformers fills what is missing with random weights, and an absent vocabulary with
+        # nothing. Surplus tensors are left aside: older files hold position_ids.
+        self._check_names(sorted(report["missing_keys"]), "text_encoder")
+        words, rows = len(tokenizer), text_encoder.config.vocab_size
+        if words != rows:
+            raise UserError(f"{self.name}: the tokenizer knows {words} tokens, the text encoder "
+                            f"expects {rows}. Fetch the model's tokenizer folder again.")
         return tokenizer, text_encoder.float()
 
     def _not_loaded(self, part, error):

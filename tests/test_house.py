@@ -61,11 +61,18 @@ def test_imports_go_one_way(room):
                 f"{file.relative_to(ROOT)} imports {name}")
 
 
+def test_only_one_file_needs_diffusers():
+    files = {str(file.relative_to(ROOT)) for room in IMPORTS for file in sources(room)
+             for name in imported(parsed(file)) if name.split(".")[0] == "diffusers"}
+    assert files == {"models/diffusion.py"}
+
+
 # Options
 
 OPTIONS = {"recover.options": ["Options"], "recover.dap.options": ["Options"],
            "relabel.options": ["Options"], "validate.options": ["Options"],
            "validate.hard_options": ["Options"], "models.pretrain_options": ["Options"],
+           "models.diffusion_options": ["Options"],
            "report.options": ["Fig1", "Fig4", "Fig5"]}
 
 

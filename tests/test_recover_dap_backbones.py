@@ -30,7 +30,8 @@ def folders(tmp_path_factory):
 def backbone(folders, kind, classes=None, arithmetic=Arithmetic(), **options):  # noqa: B008
     model = diffusion.load(kind, folders / kind)
     classes = classes or (["cat", "dog"] if kind == "pixel-dit" else WNIDS)
-    return Backbone(model, classes, Model(backbone=kind, **options), None, arithmetic, CPU)
+    return Backbone(model, classes, Model(backbone=kind, **options), choose_size(model, None),
+                    arithmetic, CPU)
 
 
 def noise(backbone, count=3):

@@ -9,7 +9,7 @@ diffusers = pytest.importorskip("diffusers")
 import tiny_diffusion  # noqa: E402
 
 from models import diffusion  # noqa: E402
-from recover.dap.backbones import Backbone  # noqa: E402
+from recover.dap.backbones import Backbone, choose_size  # noqa: E402
 from recover.dap.guidance import gather_reals, guidance, rms  # noqa: E402
 from recover.dap.options import Model, Sampling  # noqa: E402
 from recover.dap.sampler import sample  # noqa: E402
@@ -30,7 +30,7 @@ def root(tmp_path_factory):
 
 def open_dit(folder):
     model = diffusion.load("dit", folder)
-    return Backbone(model, [CLASS], Model(), None, Arithmetic(), CPU)
+    return Backbone(model, [CLASS], Model(), choose_size(model, None), Arithmetic(), CPU)
 
 
 def settings(**changed):

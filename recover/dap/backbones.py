@@ -19,15 +19,15 @@ class Backbone:
     """A frozen diffusion model on a device.
 
     model: models.diffusion.DiffusionModel. classes: names of the class folders. o: its options,
-    recover.dap.options.Model. size: side of its images in pixels. arithmetic: how the network runs;
+    recover.dap.options.Model. size: of choose_size. arithmetic: how the network runs;
     latents, distances and the VAE stay in float32.
-    Raises UserError for classes, a layer or a size that the model does not have.
+    Raises UserError for classes or a layer that the model does not have.
     """
 
     def __init__(self, model, classes, o, size, arithmetic, device):
         self.model, self.classes, self.o, self.device = model.to(device), classes, o, device
         self.network, self.scheduler, self.vae = model.network, model.scheduler, model.vae
-        self.size, self.precision = choose_size(model, size), arithmetic.precision
+        self.size, self.precision = size, arithmetic.precision
         self.layer, self.tap = choose_layer(model, o.layer)
         self.labels = None if model.text_encoder else class_labels(model, classes)
         if arithmetic.compile:

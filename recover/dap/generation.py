@@ -15,7 +15,7 @@ from data.images import to_pil, to_tensor
 from data.names import default_image_size
 from data.run_folder import settle_manifest, versions
 from models import diffusion
-from recover.dap.backbones import Backbone
+from recover.dap.backbones import Backbone, choose_size
 from recover.dap.guidance import guidance
 from recover.dap.latents import RealFeatures, RealLatents
 from recover.dap.options import Options
@@ -58,16 +58,15 @@ def prepare(options):
     threads = distributed.set_threads(options.run.threads)
     device = distributed.choose_device(options.run.device)
     data, run = options.data, options.run
-    classes = None if data.classes is None else class_list(data.classes)
-    real = open_real(data.dataset, "train", data.train_dir, None, classes, run.workers)
-    shard = settle_shard(run.shard)
+    classes, shard = data.classes and class_list(data.classes), settle_shard(run.shard)
     check_writable(run.output_dir)
     remove_leftovers(run.output_dir)
 
-    # The model, and what depends on it
+    # The model, the real images at its size, and what depends on them
     model = diffusion.load(options.model.backbone, options.model.weights, options.model.vae_weights)
-    backbone = Backbone(model, real.classes, options.model, options.model.sample_size,
-                        options.arithmetic, device)
+    size = choose_size(model, options.model.sample_size)
+    real = open_real(data.dataset, "train", data.train_dir, size, classes, run.workers, square=True)
+    backbone = Backbone(model, real.classes, options.model, size, options.arithmetic, device)
     options = settle_sizes(options, backbone)
     weights = model.fingerprint()
     reals = RealLatents(real, backbone, options.real, run.seed,
@@ -216,7 +215,7 @@ class UnitSampling:
         if self.unit.preview is None:
             return {}
         indices = self.job.reals.indices(self.unit.label)[: len(pixels)]
-        return {"real": resized(self.job.reals.pixels(indices), pixels.shape[-1])}
+        return {"real": resized(self.job.real.pixels(indices), pixels.shape[-1])}
 
 
 def resized(pixels, size):

@@ -5,19 +5,19 @@ import json
 
 import torch
 
-from data.images import square_crop
 from recover.dap.guidance import gather_reals
 from utils.checkpoint import load_tensors, save_tensors
 from utils.errors import UserError
 from utils.seeding import stream
 
 _VERSION = 1  # of the arithmetic behind the files
+_AT_ONCE = 16  # images that go through the VAE together
 
 
 class RealLatents:
     """x_0 of the real images that each class is guided towards.
 
-    real: ImageSet of the training images. backbone: recover.dap.backbones.Backbone. o:
+    real: ImageSet of the training images at the size that the model works at. backbone: recover.dap.backbones.Backbone. o:
     recover.dap.options.RealImages. vae: fingerprint of the VAE. folder: of the files.
     """
 
@@ -43,23 +43,17 @@ class RealLatents:
         order = torch.randperm(len(own), generator=stream(self.seed, "dap reals", label))
         return own[order[: self.o.reals]]
 
-    def pixels(self, indices):
-        """uint8 [n, 3, S, S] at the size that the model works at."""
-        return torch.stack([self._crop(int(i)) for i in indices])
-
-    def _crop(self, i):
-        return square_crop(self.real.picture(i), self.backbone.size)
-
     def latents(self, label):
         """x_0 [N, C, H, W] of a class, float32 on the device; from the file where there is one."""
         indices, device = self.indices(label), self.backbone.device
         if self.backbone.vae is None:
-            return self.backbone.encode(self.pixels(indices)).to(device)
+            return self.backbone.encode(self.real.pixels(indices))
 
         path = self.folder / f"latents_{self._key(indices)}.safetensors"
         if path.exists():
             return load_tensors(path)[0]["latents"].to(device)
-        latents = torch.cat([self.backbone.encode(self.pixels(part)) for part in indices.split(16)])
+        latents = torch.cat([self.backbone.encode(self.real.pixels(part))
+                             for part in indices.split(_AT_ONCE)])
         save_tensors(path, {"latents": latents}, {"class": self.real.classes[label]})
         return latents
 
