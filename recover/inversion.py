@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from data.class_lists import class_list
 from data.image_set import ImageSet, open_real
 from data.run_folder import settle_manifest, versions
 from models.networks import check_name, fingerprint
@@ -60,7 +61,9 @@ def prepare(options):
     """Open the images, plan the units, load the networks, and refuse what cannot work."""
     device, threads = start(options)
     data, run = options.data, options.run
-    real = open_real(data.dataset, "train", data.train_dir, data.image_size, workers=run.workers)
+    real = open_real(data.dataset, "train", data.train_dir, data.image_size,
+                     data.classes and class_list(data.classes), run.workers,
+                     square=data.crop == "square")
     options, shard = resolve(options, real), settle_shard(run.shard)
     check_names(options)
     print_options("recover", {"preset": options.preset, **shown(options),

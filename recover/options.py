@@ -27,9 +27,15 @@ class Data:
     train_dir: Path | None = option(
         None, "real training images: one folder per class, or the folder of CIFAR", group="data",
         changes_result=False, type=options.path)
+    classes: str | None = option(
+        None, "imagenette, imagewoof, imageidc, or a text file with a class folder in each line: "
+        "the classes to distil, in this order (default: all)", group="data", metavar="LIST")
     image_size: int | None = option(
         None, "side in pixels (default: 224, or 32 for CIFAR and digits)", group="data",
         type=options.positive_int)
+    crop: str = option(
+        "validation", "of real images: validation keeps 224/256 of the short side, square keeps "
+        "all of it", choices=("validation", "square"))
     image_format: str = option(
         "auto", "auto: jpg as in the paper, png below 64 px where JPEG's loss shows in BatchNorm "
         "statistics", choices=("auto", "jpg", "png"))

@@ -7,15 +7,16 @@ from utils.errors import UserError
 
 @dataclass(frozen=True)
 class Images:
-    """Distilled images: the name of a run folder and recover's options.
+    """Distilled images: the name of a run folder and the options of the stage that makes them.
 
     IPC and seed are appended to the name. start: images of another method, made first, that these
-    start from.
+    start from. stage: "recover" or "dap".
     """
 
     name: str
     options: dict = field(default_factory=dict)
     start: "Images | None" = None
+    stage: str = "recover"
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,15 @@ class Labels:
 
 @dataclass(frozen=True)
 class Student:
-    """A student: the name of its protocol, its network, and validate's options."""
+    """A student: the name of its protocol, its network, and the options of its stage.
+
+    stage: "validate", or "hard" for the protocols of train_hard.
+    """
 
     name: str
     net: str = "resnet18"
     options: dict = field(default_factory=dict)
+    stage: str = "validate"
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Cell:
     words: {kind: word} that pick the cell, in the table's order of kinds. labels: None where the
     protocol reads no labels folder. paper, std: what the paper reports in per cent, None for "-".
     note: what the sources leave unsaid. stands_for: the paper's cell, where this one replaces it
-    for a dataset that cannot make it.
+    for a dataset that cannot make it. decimals: of the paper's number.
     """
 
     table: str
@@ -56,6 +61,7 @@ class Cell:
     std: float | None = None
     note: str = ""
     stands_for: "Cell | None" = None
+    decimals: int = 1
 
     @property
     def name(self):
@@ -67,9 +73,8 @@ class Cell:
         """The paper's number with the digits that the paper gives it, "–" where it has none."""
         if self.paper is None:
             return "–"
-        digits = 2 if self.words.get("panel", "schedule") != "schedule" else 1
         std = "" if self.std is None else f" ± {self.std:.1f}"
-        return f"{self.paper:.{digits}f}{std}"
+        return f"{self.paper:.{self.decimals}f}{std}"
 
 
 @dataclass(frozen=True)

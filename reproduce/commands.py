@@ -7,24 +7,30 @@ can be done) is read from these options as the stage itself would fill them in. 
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from models import pretrain_options
+from models import diffusion_options, pretrain_options
 from recover import options as recover_options
+from recover.dap import options as dap_options
 from recover.presets import PRESETS as RECOVER_PRESETS
 from relabel import options as relabel_options
 from relabel.presets import PRESETS as RELABEL_PRESETS
 from reproduce import command_line
 from reproduce.sizes import ITERATION
 from utils import options
+from validate import hard_options
 from validate import options as validate_options
 from validate.presets import PRESETS as VALIDATE_PRESETS
 
 # stage: the module behind python -m, its options, their presets
 STAGES = {
     "squeeze": ("models.pretrain", pretrain_options.Options, None),
+    "diffusion": ("models.pretrain_diffusion", diffusion_options.Options, None),
     "recover": ("recover.data_synthesis", recover_options.Options, RECOVER_PRESETS),
+    "dap": ("recover.dap_synthesis", dap_options.Options, None),
     "relabel": ("relabel.generate_soft_label", relabel_options.Options, RELABEL_PRESETS),
     "validate": ("validate.train_fkd", validate_options.Options, VALIDATE_PRESETS),
+    "hard": ("validate.train_hard", hard_options.Options, None),
 }
+STUDENTS = ("validate", "hard")  # stages that train students
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,8 @@ def graph(cells, sizes):
                 networks = networks_needed(command.stage, command.resolved())
                 teachers = tuple(_squeeze(name, sizes) for name in networks
                                  if sizes.trains_teachers)
+                if command.stage == "dap" and sizes.trains_diffusion:
+                    teachers = (_diffusion(sizes),)
                 needs |= {teacher: () for teacher in teachers}
                 needs.setdefault(command, (*before, *teachers))
                 before = (command,)
@@ -122,8 +130,10 @@ def networks_needed(stage, o):
             names += [o["primary_teacher"], *(o["bn_teachers"] if draws else ())]
     elif stage == "relabel":
         names = o["teachers"][:1] if o["ensemble"] == "single" else o["teachers"]
-    else:
+    elif stage == "validate":
         names = o["teachers"] if o["labels"] == "teacher" else []
+    else:
+        names = []
     return list(dict.fromkeys(names))
 
 
@@ -136,7 +146,13 @@ def parts(command, most):
         return 1 if only_chooses else most
     if command.stage == "relabel":
         return min(most, o["epochs"]) if o["label_store"] == "files" else 1
-    return 1
+    return most if command.stage == "dap" else 1
+
+
+def takes_shards(command):
+    """Whether a command has the option --shard."""
+    names = {field.name for field in options.option_fields(STAGES[command.stage][1])}
+    return "shard" in names
 
 
 def prepares(command):
@@ -169,7 +185,9 @@ def student_folder(cell, sizes, seed):
     teacher = _online_teacher(cell, sizes)
     name = "-".join([
         *([cell.labels.name] if cell.labels else []), cell.student.name, cell.student.net,
-        *([f"by-{teacher}"] if teacher else []), f"seed{seed}"])
+        *([f"by-{teacher}"] if teacher else [])])
+    # train_hard appends the seed to a name itself.
+    name += f"_seed{seed}" if cell.student.stage == "hard" else f"-seed{seed}"
     return run_folder(cell, sizes, seed) / "students" / name
 
 
@@ -199,7 +217,8 @@ def _chain(cell, sizes, seed):
     commands = _recover(cell.images, _ipc(cell, sizes), sizes, images_seed)
     if cell.labels is not None:
         commands.append(_relabel(cell, sizes, seed, images_seed))
-    return [*commands, _validate(cell, sizes, seed)]
+    student = _hard if cell.student.stage == "hard" else _validate
+    return [*commands, student(cell, sizes, seed)]
 
 
 def _squeeze(name, sizes):
@@ -211,8 +230,18 @@ def _squeeze(name, sizes):
     return Command("squeeze", folder / name, f"squeeze: {name}", values)
 
 
+def _diffusion(sizes):
+    """The command that trains a diffusion model where none is given."""
+    folder = Path(sizes.diffusion)
+    values = {"dataset": sizes.dataset, **_given(train_dir=sizes.train_dir), "output_dir": folder,
+              **_given(threads=sizes.threads)}
+    return Command("diffusion", folder, f"diffusion: {sizes.dataset}", values)
+
+
 def _recover(images, ipc, sizes, seed):
     """The commands that make images; those that make the images they start from come first."""
+    if images.stage == "dap":
+        return [_dap(images, ipc, sizes, seed)]
     before = [] if images.start is None else _recover(images.start, ipc, sizes, seed)
     folder = _images_folder(images, ipc, sizes, seed)
 
@@ -229,6 +258,14 @@ def _recover(images, ipc, sizes, seed):
     if sizes.iteration is not None and o["iteration"]:
         values["iteration"] = max(1, round(o["iteration"] * sizes.iteration / ITERATION))
     return [*before, _command("recover", values, folder, sizes)]
+
+
+def _dap(images, ipc, sizes, seed):
+    folder = _images_folder(images, ipc, sizes, seed)
+    values = {**images.options, "ipc_end": ipc, "dataset": sizes.dataset, "output_dir": folder,
+              **_given(train_dir=sizes.train_dir, image_size=sizes.image_size,
+                       weights=sizes.diffusion, threads=sizes.threads, seed=seed or None)}
+    return _command("dap", values, folder, sizes)
 
 
 def _relabel(cell, sizes, seed, images_seed):
@@ -254,6 +291,15 @@ def _validate(cell, sizes, seed):
         values["teachers"] = [_online_teacher(cell, sizes) or protocol["teachers"][0]]
         values |= _given(teacher_weights=sizes.teachers)
     return _command("validate", values, folder, sizes)
+
+
+def _hard(cell, sizes, seed):
+    folder = student_folder(cell, sizes, seed)
+    values = {**cell.student.options, "student": cell.student.net,
+              **_given(val_dir=sizes.val_dir, epochs=sizes.epochs),
+              "output_dir": run_folder(cell, sizes, seed), **_given(threads=sizes.threads),
+              "student_name": folder.name.removesuffix(f"_seed{seed}"), "seeds": [seed]}
+    return _command("hard", values, folder, sizes)
 
 
 def _command(stage, values, folder, sizes):

@@ -7,31 +7,51 @@ import json
 import os
 from dataclasses import dataclass, replace
 
+from data.class_lists import class_list
 from recover import options as recover_options
+from recover.dap import options as dap_options
 from relabel import options as relabel_options
 from reproduce import commands
 from reproduce.sizes import Sizes
 from utils import options
 from utils.files import read_json
+from validate import hard_options
 from validate import options as validate_options
 
-_RESOLVE = {"recover": recover_options.resolve, "relabel": relabel_options.resolve,
-            "validate": validate_options.resolve}
-_MANIFEST = {"recover": "images.json", "relabel": "labels.json", "validate": "result.json"}
+
+def _stored_by(resolve):
+    """Function of (options, images) that gives what a stage stores, from its `resolve`."""
+    return lambda o, images: options.stored(resolve(o, images))
+
+
+# What each stage stores for options and the images of ImageNet
+_STORED = {
+    "recover": _stored_by(recover_options.resolve), "relabel": _stored_by(relabel_options.resolve),
+    "validate": _stored_by(validate_options.resolve),
+    "dap": _stored_by(lambda o, _: dap_options.resolve(o)),
+    "hard": lambda o, images: hard_options.result_options(
+        o, hard_options.recipe_of(o, images), images),
+}
+_MANIFEST = {"recover": "images.json", "dap": "images.json", "relabel": "labels.json",
+             "validate": "result.json", "hard": "result.json"}
 
 # Options whose other values make another run of the same cell, or change last bits alone.
 _FREE = {"seed", "fkd_seed", "units_per_step", "micro_batches", "compile"}
+_TEACHERS = ("recover", "relabel")  # stages that store where the teachers' weights are from
 
 
 @dataclass(frozen=True)
 class _ImageNet:
-    """ImageNet-1K as far as options depend on it: `ipc` images per class at 224 px."""
+    """ImageNet-1K, or some of its classes, as far as options depend on them.
+
+    ipc: images per class.
+    """
 
     ipc: int
+    classes: tuple
     dataset: str = "imagefolder"
     image_size: int = 224
     flips: bool = True
-    classes: range = range(1000)
 
     def __len__(self):
         return self.ipc * len(self.classes)
@@ -48,21 +68,31 @@ def departures(cell, sizes, seed):
     paper_sizes = Sizes(output_dir=sizes.output_dir, seeds=(seed,))
     here = commands.cell_commands(cell, replace(sizes, seeds=(seed,)))
     words = []
+    images = images_of(paper_cell)
     for command, paper in zip(here, commands.cell_commands(paper_cell, paper_sizes), strict=True):
         values = stored(command)
         words += [f"{name} {_short(values.get(name))} (paper {_short(value)})"
-                  for name, value in expected(paper, paper_cell.ipc).items()
+                  for name, value in expected(paper, images).items()
                   if values.get(name) != value]
     return list(dict.fromkeys(words))
 
 
-def expected(command, ipc):
-    """{name: value} that a stage stores for a command of the paper, without what is left open."""
-    o = _RESOLVE[command.stage](command.parsed(), _ImageNet(ipc))
-    values = options.stored(o)
-    if command.stage == "recover":
-        values |= {"ipc": ipc, "classes": 1000}
-    if command.stage != "validate":
+def images_of(cell):
+    """The _ImageNet of a cell of the paper: all of ImageNet-1K, or some of its classes."""
+    name = cell.images.options.get("classes")
+    return _ImageNet(cell.ipc, class_list(name) if name else tuple(range(1000)))
+
+
+def expected(command, images):
+    """{name: value} that a stage stores for a command of the paper, without what is left open.
+
+    images: an _ImageNet.
+    """
+    o = command.parsed()
+    values = _STORED[command.stage](o, images)
+    if command.stage in ("recover", "dap"):
+        values |= {"ipc": images.ipc, "class_count": len(images.classes)}
+    if command.stage in _TEACHERS:
         values["teacher_weights"] = options.as_dict(o)["teacher_weights"]
     return {name: value for name, value in json.loads(json.dumps(values)).items()
             if value is not None and name not in _FREE}
@@ -75,9 +105,9 @@ def stored(command):
         return {}
     content = read_json(path, command.stage)
     values = {**content["options"], "teacher_weights": content.get("teacher_weights")}
-    if command.stage == "recover":
+    if command.stage in ("recover", "dap"):
         values |= {"ipc": command.options["ipc_end"],
-                   "classes": len(content["identity"]["classes"])}
+                   "class_count": len(content["identity"]["classes"])}
     return values
 
 

@@ -46,7 +46,7 @@ def read_outcome(cell, sizes):
     outcome.departures = list(dict.fromkeys(outcome.departures))
 
     for command in commands.cell_commands(cell, replace(sizes, seeds=tuple(seeds))):
-        if command.stage == "recover":
+        if command.stage in ("recover", "dap"):
             seconds += recover_seconds(command.folder)
         elif command.stage == "relabel":
             seconds += relabel_seconds(command, sizes)

@@ -12,14 +12,16 @@ import importlib
 import os
 from dataclasses import dataclass, fields, replace
 
-from reproduce import commands, table1, table2, table3
+from reproduce import ablation_dap, commands, table1, table2, table3, table_dap
 from reproduce.cells import columns, pick
 from reproduce.sizes import Sizes, settle
 from utils import options
 from utils.errors import UserError, run_entry
 from utils.options import RoomOptions
 
-TABLES = {module.TABLE.name: module.TABLE for module in (table1, table2, table3)}
+TABLES = {module.TABLE.name: module.TABLE
+          for module in (table1, table2, table3, table_dap, ablation_dap)}
+OF_DIGITS = {"table_dap": table_dap.digits_cells, "ablation_dap": ablation_dap.digits_cells}
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,13 @@ def parse(argv=None):
 def cells_for(table, dataset):
     """The table with cells that a dataset can make.
 
-    Digits has its own where a class has too few images, or where a recipe is too long.
+    Digits has its own where a class has too few images, or where a recipe is too long. DAP's tables
+    are of subsets of ImageNet, in whose place digits has cells of another kind.
     """
     if dataset != "digits":
         return table
+    if table.name in OF_DIGITS:
+        return replace(table, cells=OF_DIGITS[table.name](), claims=())
     cells = [table1.for_digits(table2.for_digits(cell)) for cell in table.cells]
     return replace(table, cells=cells)
 
@@ -115,9 +120,11 @@ def print_commands(request):
     heading = f"# {table.name}: {table.caption}"
     print(heading if sizes.as_paper else f"{heading}; run with {sizes.words()}")
 
-    teachers = [c for c in commands.graph(request.cells, sizes) if c.stage == "squeeze"]
+    trained = commands.graph(request.cells, sizes)
+    teachers = [command for command in trained if command.stage in ("squeeze", "diffusion")]
     if teachers:
-        print("\n".join(["", "# teachers", *(command.line() for command in teachers)]))
+        print("\n".join(["", "# models that are trained first",
+                         *(command.line() for command in teachers)]))
 
     printed = set()
     for cell in request.cells:
@@ -159,7 +166,7 @@ def run_cells(cells, sizes, after_student=lambda: None):
             failure = steps.attempt(command.title, entry, *command.arguments)
         if failure is not None:
             failures[command] = failure
-        if command.stage == "validate":
+        if command.stage in commands.STUDENTS:
             after_student()
     return list(failures.values()), len(needs)
 

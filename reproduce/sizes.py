@@ -12,7 +12,8 @@ ITERATION = 4000  # the steps that --iteration replaces; methods with fewer (EDC
 
 # What runs in minutes without a GPU. units_per_step: units of ten digits share a forward.
 DIGITS = {"iteration": 100, "epochs": 20, "units_per_step": 10}
-DIGITS_IPC = {"table2": 10, "table3": 5}
+DIGITS_IPC = {"table2": 10, "table3": 5, "table_dap": 10, "ablation_dap": 10}
+OWN_EPOCHS = ("table_dap", "ablation_dap")  # whose cells for digits say their epochs themselves
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,9 @@ class Sizes:
     teacher_weights: str | None = option(
         None, "weights name or folder, for all stages (default: each method's own; other data than "
         "image folders: teachers are trained first)", group="data")
+    diffusion_weights: str | None = option(
+        None, "name or folder of the diffusion model, for DAP (default: the published one; other "
+        "data than image folders: one is trained first)", group="data")
     image_size: int | None = option(
         None, "side in pixels (default: 224, or 32 for CIFAR and digits)", group="data",
         type=options.positive_int)
@@ -72,6 +76,17 @@ class Sizes:
         return str(self.output_dir / "teachers") if self.trains_teachers else self.teacher_weights
 
     @property
+    def trains_diffusion(self):
+        """Whether a diffusion model is trained first, likewise."""
+        return self.diffusion_weights is None and self.dataset != "imagefolder"
+
+    @property
+    def diffusion(self):
+        """The folder or the name of the diffusion model; None: the published one."""
+        own = str(self.output_dir / "diffusion")
+        return own if self.trains_diffusion else self.diffusion_weights
+
+    @property
     def as_paper(self):
         """Whether cells are made with the paper's sizes."""
         smaller = (self.iteration, self.epochs, self.ipc, self.image_size)
@@ -98,8 +113,14 @@ def settle(sizes, table_name):
     if weights and options.path(weights).is_dir():
         values["teacher_weights"] = str(options.path(weights))
 
+    diffusion = sizes.diffusion_weights
+    if diffusion and options.path(diffusion).is_dir():
+        values["diffusion_weights"] = str(options.path(diffusion))
+
     if digits:
         values |= {"train_dir": None, "val_dir": None}
         small = {**DIGITS, "ipc": DIGITS_IPC.get(table_name)}
+        if table_name in OWN_EPOCHS:
+            del small["epochs"]
         values |= {name: value for name, value in small.items() if getattr(sizes, name) is None}
     return replace(sizes, **values)

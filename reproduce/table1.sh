@@ -34,6 +34,7 @@ launch reproduce.run "$TABLE" --seeds $SEEDS --full-seeds "$FULL_SEEDS" --datase
     --train-dir "$TRAIN_DIR" --val-dir "$VAL_DIR" \
     ${OUTPUT_DIR:+--output-dir "$OUTPUT_DIR"} ${IMAGE_SIZE:+--image-size "$IMAGE_SIZE"} \
     ${TEACHER_WEIGHTS:+--teacher-weights "$TEACHER_WEIGHTS"} ${IPC:+--ipc "$IPC"} \
+    ${DIFFUSION_WEIGHTS:+--diffusion-weights "$DIFFUSION_WEIGHTS"} \
     ${ITERATION:+--iteration "$ITERATION"} ${EPOCHS:+--epochs "$EPOCHS"} \
     ${LABEL_STORE:+--label-store "$LABEL_STORE"} \
     ${ONLINE_TEACHER:+--online-teacher "$ONLINE_TEACHER"} \

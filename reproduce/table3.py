@@ -143,7 +143,7 @@ def _cell(panel, word):
     if panel != "schedule":
         note = "; ".join(filter(None, [GUESS, note]))
     return Cell("table3", {"panel": panel, "row": word}, title, IPC, images, labels, student,
-                paper, note=note)
+                paper, note=note, decimals=1 if panel == "schedule" else 2)
 
 
 TABLE = Table("table3", "ImageNet-1K, IPC 10, ResNet-18",

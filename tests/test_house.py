@@ -141,7 +141,7 @@ def test_scripts_are_posix_sh(script):
 
 @pytest.mark.parametrize("siblings", ["recover/recover_r*.sh", "relabel/*.sh",
                                       "validate/train_FKD_*.sh", "validate/train_hard_*.sh",
-                                      "reproduce/table*.sh"])
+                                      "reproduce/*[tn]*_dap.sh", "reproduce/table*.sh"])
 def test_sibling_scripts_differ_only_above_the_line(siblings):
     line = "# ---- nothing to edit below ----"
     below = {path.read_text().split(line)[1] for path in ROOT.glob(siblings)}

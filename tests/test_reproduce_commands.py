@@ -2,15 +2,19 @@
 
 import pytest
 
-from models import pretrain_options
+from models import diffusion_options, pretrain_options
 from recover import options as recover_options
+from recover.dap import options as dap_options
 from relabel import options as relabel_options
 from reproduce import commands, run, table1, table2, table3
 from utils.errors import UserError
+from validate import hard_options
 from validate import options as validate_options
 
-PARSE = {"squeeze": pretrain_options.parse, "recover": recover_options.parse,
-         "relabel": relabel_options.parse, "validate": validate_options.parse}
+PARSE = {"squeeze": pretrain_options.parse, "diffusion": diffusion_options.parse,
+         "recover": recover_options.parse, "dap": dap_options.parse,
+         "relabel": relabel_options.parse, "validate": validate_options.parse,
+         "hard": hard_options.parse}
 
 
 def sizes_of(table, *arguments):

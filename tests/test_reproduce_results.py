@@ -21,8 +21,8 @@ def write(path, content):
 def finish(cell, sizes, seed, best=50.0, last=50.0):
     """Store what the stages store for a cell at the paper's sizes."""
     for command in commands.cell_commands(cell, replace(sizes, seeds=(seed,))):
-        options = departures.expected(command, cell.ipc)
-        classes = ["c"] * options.pop("classes", 1000)
+        options = departures.expected(command, departures.images_of(cell))
+        classes = ["c"] * options.pop("class_count", 1000)
         content = {"options": options, "teacher_weights": options.pop("teacher_weights", None),
                    "identity": {"classes": classes}}
         if command.stage == "validate":
@@ -107,7 +107,7 @@ def test_departures_come_from_what_was_stored(request_):
     content["options"]["epochs"] = 5
     write(student, content)
 
-    words = ["iteration 100 (paper 4000)", "classes 2 (paper 1000)",
+    words = ["iteration 100 (paper 4000)", "class_count 2 (paper 1000)",
              "teacher_weights of a local folder (paper IMAGENET1K_V1)", "epochs 5 (paper 300)"]
     assert departures.departures(CELL, request_.sizes, 0) == words
     assert rows(request_)[0]["departures"] == "; ".join(words)

@@ -18,7 +18,7 @@ from models import diffusion
 from recover.dap.backbones import Backbone, choose_size
 from recover.dap.guidance import guidance
 from recover.dap.latents import RealFeatures, RealLatents
-from recover.dap.options import Options
+from recover.dap.options import Options, resolve
 from recover.dap.sampler import sample
 from recover.dap.units import missing, plan_units
 from recover.estimate import best_time
@@ -56,7 +56,7 @@ class Job:
 def prepare(options):
     """Open the images, load the model, plan the units, and refuse what cannot work."""
     threads = distributed.set_threads(options.run.threads)
-    device = distributed.choose_device(options.run.device)
+    device, options = distributed.choose_device(options.run.device), resolve(options)
     data, run = options.data, options.run
     classes, shard = data.classes and class_list(data.classes), settle_shard(run.shard)
     check_writable(run.output_dir)
@@ -118,8 +118,7 @@ def space(job):
     channels, height, width = job.backbone.latent_shape
     reals = 0
     if job.options.sampling.gamma > 0 and job.backbone.vae is not None:
-        per_class = [len(indices) for indices in job.real.by_class]
-        reals = sum(min(count, job.options.real.reals or count) for count in per_class)
+        reals = sum(len(job.reals.indices(c)) for c in range(len(job.real.classes)))
     return int(sum(len(unit.ipc_ids) for unit in job.units) * image
                + reals * channels * height * width * 4)
 

@@ -17,8 +17,9 @@ _AT_ONCE = 16  # images that go through the VAE together
 class RealLatents:
     """x_0 of the real images that each class is guided towards.
 
-    real: ImageSet of the training images at the size that the model works at. backbone: recover.dap.backbones.Backbone. o:
-    recover.dap.options.RealImages. vae: fingerprint of the VAE. folder: of the files.
+    real: ImageSet of the training images at the size that the model works at. backbone:
+    recover.dap.backbones.Backbone. o: recover.dap.options.RealImages. vae: fingerprint of the VAE.
+    folder: of the files.
     """
 
     def __init__(self, real, backbone, o, seed, vae, folder):
@@ -27,7 +28,7 @@ class RealLatents:
 
     def check(self):
         """Raise UserError for a class with fewer images than are asked for."""
-        if self.o.reals is None:
+        if self.o.reals == "all":
             return
         for name, indices in zip(self.real.classes, self.real.by_class, strict=True):
             if len(indices) < self.o.reals:
@@ -38,7 +39,7 @@ class RealLatents:
     def indices(self, label):
         """Which images of the set are the real ones of a class, drawn without repetition."""
         own = self.real.by_class[label]
-        if self.o.reals is None:
+        if self.o.reals == "all":
             return own
         order = torch.randperm(len(own), generator=stream(self.seed, "dap reals", label))
         return own[order[: self.o.reals]]

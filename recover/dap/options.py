@@ -18,9 +18,9 @@ CFG_SCALE = {"dit": 4.0, "sd": 7.5, "pixel-dit": 2.0}
 
 
 def number_of_reals(text):
-    """A positive integer, or None for the word all."""
+    """A positive integer, or the word all."""
     try:
-        return None if text == "all" else options.positive_int(text)
+        return text if text == "all" else options.positive_int(text)
     except argparse.ArgumentTypeError as error:
         raise argparse.ArgumentTypeError(f"{error}, or all") from None
 
@@ -106,7 +106,7 @@ class Sampling:
 class RealImages:
     """The real images of a class that its synthetic ones are guided towards."""
 
-    reals: int | None = option(100, "how many of a class, drawn at random: N of Eq. 6, or all",
+    reals: int | str = option(100, "how many of a class, drawn at random: N of Eq. 6, or all",
                                group="method", type=number_of_reals, metavar="N|all")
     mean_form: str = option(
         "exact", "exact: mean of the N distances (paper Eq. 6); class-mean: distance to the mean "
@@ -157,9 +157,8 @@ def parse(argv=None):
     parsed = options.parse(Options, argv, prog="recover.dap_synthesis",
                            description="Sample images from a diffusion model, guided towards the "
                            "real data (DAP; stage 1).")
-    o = resolve(parsed)
-    check(o)
-    return o
+    check(resolve(parsed))
+    return parsed
 
 
 def resolve(o):
