@@ -12,15 +12,16 @@ from utils.errors import UserError
 from utils.options import RoomOptions, Run, option
 from utils.precision import Arithmetic
 
-# For digits the fastest recipe found whose samples are recognisable. For images in colour the
-# shape of DiT-S/2 (Peebles and Xie 2023) and their optimiser; at 32 pixels, because a model that
-# one GPU trains in hours is too small for more.
+# Digits: two minutes on 2 cores; a ResNet-18 took 99.5 % of 200 samples without guidance for their
+# class, and 98 % of the real test digits. At 32 px no samples of a net of that cost were
+# recognisable. Images in colour: the shape of DiT-S/2 and the optimiser of DiT (Peebles and Xie
+# 2023), which were not measured here; at 32 px, because larger images need a larger network.
 _SMALL = {"sample_size": 32, "patch_size": 2, "width": 384, "layers": 12, "heads": 6,
           "steps": 100_000, "batch_size": 128, "lr": 1e-4, "ema": 0.9999}
 RECIPES = {
     "imagefolder": _SMALL, "cifar10": _SMALL, "cifar100": _SMALL,
     "digits": {"sample_size": 8, "patch_size": 2, "width": 64, "layers": 6, "heads": 4,
-               "steps": 2800, "batch_size": 128, "lr": 2e-3, "ema": 0.995},
+               "steps": 2800, "batch_size": 128, "lr": 5e-3, "ema": 0.995},
 }
 CHANNELS = {"grey": 1, "rgb": 3}
 
@@ -71,7 +72,7 @@ class Optimisation:
     steps: int | None = option(None, "optimiser steps (default: 100000, digits 2800)",
                                group="size", type=options.positive_int)
     batch_size: int | None = option(None, "default: 128", group="size", type=options.positive_int)
-    lr: float | None = option(None, "highest learning rate (default: 1e-4, digits 2e-3)",
+    lr: float | None = option(None, "highest learning rate (default: 1e-4, digits 5e-3)",
                               group="method", type=options.positive_float)
     weight_decay: float = option(0.0, "AdamW's", type=options.weight)
     ema: float | None = option(
