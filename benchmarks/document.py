@@ -146,11 +146,21 @@ def _bf16(run):
             + f"\n\nLoss in bf16 against fp32: {change:+.2%}, mean over seeds.")
 
 
+def _dap(run):
+    seconds, expected = run["seconds"], run["expected"]
+    rows = [[name, _ms(value), f"**{value / seconds['plain']:.2f}**", f"{expected[name]:.2f}",
+             f"{1 - seconds['plain'] / value:.0%}", f"{run['bytes'][name] / 1e6:.0f}"]
+            for name, value in seconds.items()]
+    return _table(["sampling", "ms", "/ plain", "expected from blocks", "share of guidance",
+                   "peak MB"], rows)
+
+
 _BENCHMARKS = {
     "recover": ("Recover's step.", _recover),
     "relabel": ("Relabel.", _relabel),
     "validate": ("A student's step.", _validate),
     "scaling": ("Growth of recover.", _scaling),
+    "dap": ("DAP's guidance.", _dap),
     "bf16": ("Recover in bf16 on digits.", _bf16),
 }
 

@@ -1,4 +1,4 @@
-"""Stage 1, recover: images from teachers."""
+"""Stage 1, recover: images from teachers, or from a diffusion model (recover/dap)."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Rewrite the generated parts of docs/results.md: Tables 2 and 3 on digits.
+"""Rewrite the generated parts of docs/results.md: Tables 2 and 3 and DAP on digits.
 
     python -m reproduce.document
 
@@ -8,7 +8,7 @@ results/measured/digits_TABLE.csv.
 
 import re
 
-from reproduce import ROOT, lab_report
+from reproduce import ROOT, dap_report, lab_report
 from reproduce.digits_lab import TABLES
 from utils.errors import UserError, run_entry
 from utils.files import write_bytes
@@ -36,6 +36,11 @@ def digits_parts():
             f"{lab_report.sizes_words(lines)}. Per seed: "
             f"[{path.name}](../results/measured/{path.name}).\n\n"
             f"{lab_report.markdown(table, lines)}")
+    path = MEASURED / "digits_dap.csv"
+    parts["digits-dap"] = (
+        "`DATASET=digits sh reproduce/table_dap.sh`, then `python -m reproduce.dap_report "
+        f"--csv-dir results/measured`. Per seed: [{path.name}](../results/measured/{path.name}).\n\n"
+        f"{dap_report.markdown(dap_report.read_csv(path))}")
     return parts
 
 
