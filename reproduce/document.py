@@ -39,7 +39,8 @@ def digits_parts():
     path = MEASURED / "digits_dap.csv"
     parts["digits-dap"] = (
         "`DATASET=digits sh reproduce/table_dap.sh`, then `python -m reproduce.dap_report "
-        f"--csv-dir results/measured`. Per seed: [{path.name}](../results/measured/{path.name}).\n\n"
+        f"--csv-dir results/measured`. Per seed: [{path.name}](../results/measured/{path.name})."
+        "\n\n"
         f"{dap_report.markdown(dap_report.read_csv(path))}")
     return parts
 

@@ -154,6 +154,14 @@ def test_low_precision_stays_near(folders, kind):
     assert b.dtype == torch.float32
     assert 0 < (a - b).abs().mean() < 0.1 * a.abs().mean()
 
+    gradients = []
+    for model in (full, low):
+        leaf = x.clone().requires_grad_(True)
+        z = model.features(leaf, 500, condition)
+        assert z.dtype == torch.float32
+        gradients.append(torch.autograd.grad(z.square().sum(), leaf)[0].flatten())
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.99
+
 
 @pytest.mark.slow
 def test_compiled_blocks_give_the_same_numbers(folders):

@@ -290,6 +290,14 @@ def test_a_class_that_imagenets_dit_does_not_know(made, tmp_path, capsys):
     assert "models.pretrain_diffusion" in error
 
 
+def test_diffusers_is_missing(made, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(SystemExit) as end:
+        run_entry(dap_synthesis.main, command(made, tmp_path / "out"))
+    assert end.value.code == 2
+    assert "pip install -r requirements-dap.txt" in capsys.readouterr().err
+
+
 @pytest.mark.gpu
 def test_on_a_gpu(made, tmp_path):
     if not torch.cuda.is_available():

@@ -29,7 +29,7 @@ class Backbone:
         self.network, self.scheduler, self.vae = model.network, model.scheduler, model.vae
         self.size, self.precision = size, arithmetic.precision
         self.layer, self.tap = choose_layer(model, o.layer)
-        self.labels = None if model.text_encoder else class_labels(model, classes)
+        self.labels = class_labels(model, classes) if model.text_encoder is None else None
         if arithmetic.compile:
             compile_blocks(model)
 
@@ -56,7 +56,8 @@ class Backbone:
 
     def diffuse(self, x0, noise, t):
         """x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise."""
-        return self.scheduler.add_noise(x0, noise, torch.tensor([t]))
+        # Plain numbers: the scheduler's own method would move its tables to the GPU.
+        return float(self.scheduler.alphas_cumprod[t]) ** 0.5 * x0 + self.noise_level(t) * noise
 
     def denoise(self, prediction, t, x, generators):
         """x~_{t-1} of a DDPM step, with the learned variance where the network predicts one.
