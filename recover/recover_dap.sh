@@ -2,14 +2,14 @@
 # DAP: images from a diffusion model, guided towards real ones.   sh recover_dap.sh [--option ...]
 ROOT=$(cd "$(dirname "$0")/.." && pwd)             # the project's root
 DATASET=${DATASET:-imagefolder}                    # or digits cifar10 cifar100
-BACKBONE=${BACKBONE:-}                             # dit sd pixel-dit; empty: dit, or for digits
-WEIGHTS=${WEIGHTS:-}                               # pixel-dit. Hub name or folder; empty: published
+BACKBONE=${BACKBONE:-}                             # dit sd pixel-dit; empty: dit, digits pixel-dit
+WEIGHTS=${WEIGHTS:-}                               # hub name or folder; empty: the published ones
 CLASSES=${CLASSES:-}                               # imagenette imagewoof imageidc, or a file
 GAMMA=${GAMMA:-1}                                  # strength of the guidance; 0: plain sampling
 IPC=${IPC:-10}                                     # images per class
 SEED=${SEED:-0}                                    # of the images; the paper has three sets
 SET=$(basename "${CLASSES:-$DATASET}" .txt)
-OUTPUT_DIR=${OUTPUT_DIR:-$ROOT/results/dap_${SET}_gamma${GAMMA}_ipc${IPC}_seed$SEED}
+OUTPUT_DIR=${OUTPUT_DIR:-$ROOT/results/dap_${SET}_ipc$IPC}   # run folder of the stages
 TRAIN_DIR=${TRAIN_DIR:-/path/to/imagenet/train}    # real images, one folder per class (wnid)
 IMAGE_SIZE=${IMAGE_SIZE:-}                         # saved at; empty: as sampled; soft labels: 224
 NGPU=${NGPU:-1}
