@@ -9,6 +9,7 @@ from utils.errors import UserError
 from utils.precision import autocast, compiled
 
 _WNIDS = 1000  # labels of the published DiT
+_VAE_IMAGES = 8  # that go through the VAE together: at 512 px its activations take a GB each
 
 
 class _Reached(Exception):
@@ -152,15 +153,17 @@ class Backbone:
         """uint8 [n, 3, S, S] -> x_0: the VAE's mean times its scale, or pixels from -1 to 1."""
         if self.vae is None:
             return to_pixel_space(pixels, self.network.config.in_channels).to(self.device)
-        x = to_pixel_space(pixels, 3).to(self.device)
-        return self.vae.encode(x).latent_dist.mean * self.vae.config.scaling_factor
+        images = to_pixel_space(pixels, 3).split(_VAE_IMAGES)
+        means = [self.vae.encode(part.to(self.device)).latent_dist.mean for part in images]
+        return torch.cat(means) * self.vae.config.scaling_factor
 
     @torch.no_grad()
     def decode(self, x):
         """x_0 -> uint8 [n, 3, S, S] on the CPU."""
-        if self.vae is not None:
-            x = self.vae.decode(x / self.vae.config.scaling_factor).sample
-        return from_pixel_space(x).cpu()
+        if self.vae is None:
+            return from_pixel_space(x).cpu()
+        latents = (x / self.vae.config.scaling_factor).split(_VAE_IMAGES)
+        return torch.cat([from_pixel_space(self.vae.decode(part).sample).cpu() for part in latents])
 
 
 # Sizes

@@ -177,8 +177,7 @@ class UnitSampling:
 
         generators = [stream(*self.key, i) for i in unit.ipc_ids]
         x = sample(backbone, condition, generators, reals, o.sampling, self.after_step)
-        pixels = torch.cat([backbone.decode(part) for part in x.split(o.sampling.batch_size)])
-        pixels = resized(pixels, o.data.image_size)
+        pixels = resized(backbone.decode(x), o.data.image_size)
         self.save(pixels, round(time.monotonic() - begin, 3))
 
     def after_step(self, step, t, measured):

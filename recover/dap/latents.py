@@ -11,7 +11,6 @@ from utils.errors import UserError
 from utils.seeding import stream
 
 _VERSION = 1  # of the arithmetic behind the files
-_AT_ONCE = 16  # images that go through the VAE together
 
 
 class RealLatents:
@@ -53,8 +52,7 @@ class RealLatents:
         path = self.folder / f"latents_{self._key(indices)}.safetensors"
         if path.exists():
             return load_tensors(path)[0]["latents"].to(device)
-        latents = torch.cat([self.backbone.encode(self.real.pixels(part))
-                             for part in indices.split(_AT_ONCE)])
+        latents = self.backbone.encode(self.real.pixels(indices))
         save_tensors(path, {"latents": latents}, {"class": self.real.classes[label]})
         return latents
 
