@@ -1,7 +1,8 @@
 """The networks of the hard-label papers: ConvNet-3 ... 6, ResNetAP-10 and ResNet-18.
 
 All normalise each image and channel alone: GroupNorm with as many groups as channels, and an affine
-map. Convolutions start from He's normal law (fan-out), norms from weight 1 and bias 0.
+map, which starts as the identity. Convolutions of the ResNets start from He's normal law (fan-out),
+those of the ConvNets from PyTorch's default.
 """
 
 from torch import nn
@@ -55,10 +56,6 @@ class ConvNet(nn.Module):
             channels = WIDTH
         self.features = nn.Sequential(*blocks)
         self.classifier = nn.Linear(WIDTH * (side // 2**depth) ** 2, num_classes)
-        for module in self.features:
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                nn.init.zeros_(module.bias)
 
     def forward(self, x):
         return self.classifier(self.features(x).flatten(1))

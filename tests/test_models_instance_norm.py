@@ -79,8 +79,11 @@ def test_first_weights(name):
     network = build(name, 10, image_size=64, seed=("first",))
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
-            fan_out = module.out_channels * module.kernel_size[0] ** 2
-            assert module.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.05)
+            area = module.kernel_size[0] ** 2
+            variance = 2 / (module.out_channels * area)  # He, fan-out
+            if name.startswith("convnet"):  # PyTorch: uniform on +- 1 / sqrt(fan-in)
+                variance = 1 / (3 * module.in_channels * area)
+            assert module.weight.std().item() == pytest.approx(variance**0.5, rel=0.05)
         elif isinstance(module, nn.GroupNorm):
             assert module.num_groups == module.num_channels
             assert (module.weight == 1).all()
