@@ -35,7 +35,7 @@ def variants(args, device):
 
     shape = (args.reals, *backbone.latent_shape)
     latents = torch.randn(shape, generator=stream("benchmark", "reals")).to(device)
-    features = RealFeatures(backbone, latents, condition, ("benchmark",), args.batch_size, False)
+    features = RealFeatures(backbone, latents, condition, ("benchmark",), guided)
     known = {}
 
     def given(t):

@@ -67,11 +67,22 @@ class DiffusionModel:
         return self
 
     def fingerprint(self):
-        """SHA-256 over all weights and the noise schedule."""
-        digest = hashlib.sha256(json.dumps(noise_settings(self.scheduler)).encode())
-        for name, module in self.modules.items():
-            digest.update(f"{name} {checkpoint.tensors_hash(module.state_dict())}".encode())
-        return digest.hexdigest()
+        """SHA-256 over all that decides the images: weights, configurations, noise, tokens."""
+        parts = [noise_settings(self.scheduler)]
+        parts += [[name, module_hash(module)] for name, module in self.modules.items()]
+        if self.tokenizer is not None:
+            parts.append(sorted(self.tokenizer.get_vocab().items()))
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def module_hash(module):
+    """SHA-256 over the weights and the configuration of a module of diffusers or transformers."""
+    config = module.config if isinstance(module.config, dict) else module.config.to_dict()
+    facts = {name: value for name, value in config.items()
+             if not name.startswith("_") and name != "transformers_version"}
+    text = json.dumps([facts, checkpoint.tensors_hash(module.state_dict())], sort_keys=True,
+                      default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 # diffusers itself
@@ -124,12 +135,14 @@ def load(kind, weights, vae_weights=None):
             raise UserError(f"--vae-weights {vae_weights}: a pixel-dit has no VAE. Leave it out.")
         return load_pixel_dit(weights)
 
-    source = _Source(weights or PUBLISHED_BACKBONES[kind])
+    source = _Source(weights or PUBLISHED_BACKBONES[kind], "--weights")
     folder, network_class = _NETWORKS[kind]
     network = source.load(network_class, folder)
     noise = {**_NOISE[kind], **source.noise()}
-    vae_source = _Source(vae_weights) if vae_weights is not None else source
-    vae = vae_source.load("AutoencoderKL", "vae")
+    if vae_weights is None:
+        vae = source.load("AutoencoderKL", "vae")
+    else:
+        vae = _Source(vae_weights, "--vae-weights").load_alone("AutoencoderKL", "vae")
     check_channels(network, vae, source.name)
 
     if kind == "dit":
@@ -150,10 +163,13 @@ def check_channels(network, vae, name):
 
 
 class _Source:
-    """A folder of diffusers, or a repository on the hub, as "NAME" or "NAME@REVISION"."""
+    """A folder of diffusers, or a repository on the hub, as "NAME" or "NAME@REVISION".
 
-    def __init__(self, weights):
-        self.name = str(weights)
+    option: the one that names it, for sentences.
+    """
+
+    def __init__(self, weights, option):
+        self.name, self.option = str(weights), option
         folder = options.path(self.name)
         self.local = folder if folder.is_dir() else None
         if self.local is None and self.name.startswith((".", "/", "~")):
@@ -167,18 +183,27 @@ class _Source:
         if self.local is not None:
             subfolder = self._check(class_name, subfolder)
         model_class = getattr(diffusers(), class_name)
-        try:
-            with first_on_node():
+        with first_on_node():
+            try:
                 model, report = model_class.from_pretrained(
                     self.local or self.repository, subfolder=subfolder, revision=self.revision,
                     use_safetensors=True, output_loading_info=True, low_cpu_mem_usage=False)
-        except Exception as error:  # diffusers and its HTTP library raise many kinds
-            raise UserError(self._not_loaded(f"{subfolder or class_name}", error)) from None
+            except Exception as error:  # diffusers and its HTTP library raise many kinds
+                raise UserError(self._not_loaded(f"{subfolder or class_name}", error)) from None
 
         wrong = [*report["missing_keys"], *report["unexpected_keys"]]
         wrong += [str(entry) for entry in report.get("mismatched_keys") or ()]
         self._check_names(wrong, subfolder or ".")
         return model
+
+    def load_alone(self, class_name, subfolder):
+        """Likewise, from a repository that holds this network alone, or a whole model's."""
+        if self.local is not None:
+            return self.load(class_name, subfolder)
+        try:
+            return self.load(class_name, "")
+        except UserError:
+            return self.load(class_name, subfolder)
 
     def _check_names(self, wrong, folder):
         """Raise UserError when there are names of wrong tensors."""
@@ -233,16 +258,16 @@ class _Source:
         except ImportError as error:
             raise UserError(f"Stable Diffusion needs the package transformers ({error}). Install "
                             f"it: {_INSTALL}") from None
-        try:
-            with first_on_node():
-                where = {"revision": self.revision} if self.revision else {}
-                place = str(self.local or self.repository)
+        where = {"revision": self.revision} if self.revision else {}
+        place = str(self.local or self.repository)
+        with first_on_node():
+            try:
                 tokenizer = CLIPTokenizer.from_pretrained(place, subfolder="tokenizer", **where)
                 text_encoder, report = CLIPTextModel.from_pretrained(
                     place, subfolder="text_encoder", use_safetensors=True,
                     output_loading_info=True, **where)
-        except Exception as error:
-            raise UserError(self._not_loaded("text_encoder or tokenizer", error)) from None
+            except Exception as error:
+                raise UserError(self._not_loaded("text_encoder or tokenizer", error)) from None
 
         # transformers fills what is missing with random weights, and an absent vocabulary with
         # nothing. Surplus tensors are left aside: older files hold position_ids.
@@ -259,7 +284,7 @@ class _Source:
                     "Expected a folder that diffusers wrote, in safetensors. Fetch it again.")
         return (f"{self.name}: its {part} could not be fetched as safetensors "
                 f"({checkpoint.first_line(error)}). Fetch the model elsewhere and give its folder "
-                "as --weights, or name another revision (NAME@REVISION).")
+                f"as {self.option}, or name another revision (NAME@REVISION).")
 
 
 def pickled_words(files):

@@ -70,16 +70,19 @@ class UnitFiles:
                 left.append(alike)
         return left
 
-    def finished_images(self, weights):
-        """{(label, ipc_id)} of all images on disk that a record names.
+    def groups(self, weights):
+        """The images (label, ipc_id) of every record, as a list of tuples.
 
         weights: {network: fingerprint}; a record of other weights is refused.
         """
-        finished = set()
+        groups = []
         for path in sorted((self.run / "units").glob("*.json")):
             record = self.record(path.stem, weights)
-            finished.update(zip(record["classes"], record["ipc_ids"], strict=True))
-        return {image for image in finished if self.image_path(*image).exists()}
+            try:
+                groups.append(tuple(zip(record["classes"], record["ipc_ids"], strict=True)))
+            except (KeyError, TypeError, ValueError) as error:
+                raise damaged(path, "recover", error) from None
+        return groups
 
     def record(self, name, weights):
         """The record of the unit of this name, or None where there is none.

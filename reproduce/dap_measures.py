@@ -80,7 +80,8 @@ def compare_forms(held_out, images, backbone):
             with torch.no_grad():
                 z = backbone.features(backbone.diffuse(held_out[c], real_noise, t), t, condition)
             g, h = (guidance(lambda y, t=t, c=condition: backbone.features(y, t, c), x,
-                             gather_reals(z, of_mean))[0].flatten(1) for of_mean in (False, True))
+                             gather_reals(reals))[0].flatten(1)
+                    for reals in (z, z.mean(0, keepdim=True)))
             least = min(least, float(torch.cosine_similarity(g, h).min()))
     return least
 

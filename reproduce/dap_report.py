@@ -111,10 +111,11 @@ def markdown(lines):
                     f"| {statistics.mean(line['distance'] for line in own):.2f} |")
     forms = [line["form_cosine"] for line in lines if line["form_cosine"] is not None]
     seeds = sorted({line["seed"] for line in lines})
-    return "\n".join([*text, "", (
-        "Top-1 in % is the last test of ConvNet-3 and the best one of ResNet-18, as mean ± standard "
-        f"deviation over {len(seeds)} seeds of images, labels and student. The gradient of the class-mean form has a cosine of at least "
-        f"{min(forms):.4f} with that of the exact mean.")])
+    note = ("Top-1 in % is the last test of ConvNet-3 and the best one of ResNet-18, as mean ± "
+            f"standard deviation over {len(seeds)} seeds of images, labels and student. The "
+            "gradient of the class-mean form has a cosine of at least "
+            f"{min(forms):.4f} with that of the exact mean.")
+    return "\n".join([*text, "", note])
 
 
 if __name__ == "__main__":

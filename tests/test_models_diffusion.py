@@ -112,6 +112,24 @@ def test_another_vae(dit, tmp_path):
     assert flat == nested != own
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_another_vae_of_the_hub_alone_or_in_a_whole_model(dit, tmp_path, monkeypatch, alone):
+    """stabilityai/sd-vae-ft-mse holds nothing but the VAE; other repositories have it in vae/."""
+    published = tmp_path / "published"
+    tiny_diffusion.vae_folder(published if alone else published / "vae", seed=5)
+    kind = diffusion.diffusers().AutoencoderKL
+    original = kind.from_pretrained
+
+    def from_hub(place, **options):
+        place = published if place == "somebody/vae" else place
+        return original(place, **options)
+
+    monkeypatch.setattr(kind, "from_pretrained", from_hub)
+    model = diffusion.load("dit", dit, "somebody/vae")
+    expected = tiny_diffusion.vae(seed=5).state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in model.vae.state_dict().items())
+
+
 def test_a_fingerprint_is_that_of_the_weights(dit, tmp_path):
     again = diffusion.load("dit", tiny_diffusion.dit_folder(tmp_path / "again")).fingerprint()
     other = diffusion.load("dit", tiny_diffusion.dit_folder(tmp_path / "other", seed=1))

@@ -81,15 +81,17 @@ def test_classifier_free_guidance_of_three_or_four_channels(folders, channels):
 def test_early_exit_gives_the_features_of_the_whole_pass(folders, kind):
     for name in layers(diffusion.load(kind, folders / kind)):
         model = backbone(folders, kind, layer=name)
-        x, condition, ran = noise(model), model.condition(1), []
+        x, condition, ran, outputs = noise(model), model.condition(1), [], []
         last = model.network.proj_out_2 if kind != "sd" else model.network.conv_out
         last.register_forward_hook(lambda *_, ran=ran: ran.append(True))
         with torch.no_grad():
             early = model.features(x, 500, condition)
             assert not ran
-            whole = model.features(x, 500, condition, whole=True)
+            model.tap.register_forward_hook(lambda *a, outputs=outputs: outputs.append(a[2]))
+            model.predict(x, 500, condition, 1, None)
         assert ran
-        assert torch.equal(early, whole), name
+        whole = outputs[0][0] if isinstance(outputs[0], tuple) else outputs[0]
+        assert torch.equal(early, whole.flatten(1)), name
         assert early.shape[0] == 3
         assert early.dim() == 2
 
@@ -116,8 +118,11 @@ def test_features_know_the_class_and_the_time_and_have_a_gradient(folders):
 
 
 def test_prompts_are_class_names(folders):
-    assert class_words("n01440764") == "tench"
-    assert class_words("golf_ball") == "golf ball"
+    assert class_words(["n01440764", "golf_ball"]) == ["tench", "golf ball"]
+    bird, machine = class_words(["n02012849", "n03126707"])
+    assert bird.startswith("crane")
+    assert machine.startswith("crane")
+    assert bird != machine
     sd = backbone(folders, "sd", prompt="a photo of a {}")
     tokens = sd.model.tokenizer("a photo of a tench").input_ids
     with torch.no_grad():

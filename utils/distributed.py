@@ -122,12 +122,17 @@ def barrier():
 
 @contextlib.contextmanager
 def first_on_node():
-    """Run the block on local rank 0 first: what it fetches is fetched once per machine."""
+    """Run the block on local rank 0 first: what it fetches is fetched once per machine.
+
+    Where it fails there, the others try it too, and fail alike.
+    """
     if local_rank() != 0:
         barrier()
-    yield
-    if local_rank() == 0:
-        barrier()
+    try:
+        yield
+    finally:
+        if local_rank() == 0:
+            barrier()
 
 
 def set_threads(threads):

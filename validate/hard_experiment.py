@@ -1,5 +1,6 @@
 """Students of the hard-label protocols, one per seed: opened and checked; top-1 over the seeds."""
 
+import json
 import statistics
 from dataclasses import asdict, dataclass, replace
 
@@ -119,20 +120,36 @@ def print_study(study, threads):
 # Over seeds
 
 def summarise(study):
-    """Write students/NAME.json and print it: top-1 over the seeds, from their results."""
-    results = [folder_of(study, seed).result() for seed in study.recipe.seeds]
-    over_seeds = {which: spread([result[which]["top1"] for result in results])
+    """Write students/NAME.json and print it: top-1 over all finished seeds, from their results.
+
+    Seeds of an earlier call count where they were trained with the same options.
+    """
+    results = finished_results(study)
+    over_seeds = {which: spread([result[which]["top1"] for result in results.values()])
                   for which in ("best", "last")}
-    seconds = [result["seconds"] for result in results]
+    seconds = [result["seconds"] for result in results.values()]
     write_json(study.folder / f"{study.name}.json", {
         "protocol": study.options.method.protocol,
         "protocol_changed": hard_options.departures(study.options, study.images),
-        "student": study.recipe.student, "seeds": list(study.recipe.seeds), **over_seeds,
-        "device": results[0]["device"], "seconds": seconds})
+        "student": study.recipe.student, "seeds": list(results), **over_seeds,
+        "device": next(iter(results.values()))["device"], "seconds": seconds})
 
     words = ", ".join(f"{which} {spread_words(values)}" for which, values in over_seeds.items())
     print0(f"{study.name}: top-1 % over {len(results)} seed{'s' * (len(results) > 1)}: {words}; "
            f"{sum(seconds):.0f} s; {study.folder / study.name}.json")
+
+
+def finished_results(study):
+    """{seed: result} of the study's finished students, in the order of the seeds."""
+    options = hard_options.result_options(study.options, study.recipe, study.images)
+    options = json.loads(json.dumps(options))  # tuples become lists, as in the files
+    results = {}
+    for path in study.folder.glob(f"{study.name}_seed*"):
+        result = StudentFolder(path).result()
+        if result is not None and {**options, "seed": result["options"]["seed"]} == result[
+                "options"]:
+            results[result["options"]["seed"]] = result
+    return dict(sorted(results.items()))
 
 
 def spread(values):

@@ -1,5 +1,7 @@
 """A diffusion model as DAP uses it: conditions, noise prediction, features, latents and pixels."""
 
+import contextlib
+
 import torch
 from timm.data import ImageNetInfo
 
@@ -31,6 +33,7 @@ class Backbone:
         self.size, self.precision = size, arithmetic.precision
         self.layer, self.tap = choose_layer(model, o.layer)
         self.labels = class_labels(model, classes) if model.text_encoder is None else None
+        self.words = class_words(classes)
         if arithmetic.compile:
             compile_blocks(model)
 
@@ -86,7 +89,7 @@ class Backbone:
             null = self.network.config.num_embeds_ada_norm
             return tuple(torch.tensor(label, device=self.device)
                          for label in (self.labels[c], null))
-        prompt = self.o.prompt.replace("{}", class_words(self.classes[c]))
+        prompt = self.o.prompt.replace("{}", self.words[c])
         return self._embed(prompt), self._embed(self.o.negative_prompt)
 
     @torch.no_grad()
@@ -121,24 +124,22 @@ class Backbone:
         guided = without[:, :channels] + scale * (with_class - without)[:, :channels]
         return torch.cat([guided, with_class[:, channels:]], 1)
 
-    def features(self, x, t, condition, whole=False):
+    def features(self, x, t, condition):
         """phi(x_t, t): output of the tapped layer for the class, float32 [B, D].
 
-        Layers behind the tapped one do not run. whole: let them run all the same.
+        Layers behind the tapped one do not run.
         """
         outputs, own = [], condition[0].expand(len(x), *condition[0].shape)
 
         def stop(*arguments):
             output = arguments[2]
             outputs.append(output[0] if isinstance(output, tuple) else output)
-            if not whole:
-                raise _Reached
+            raise _Reached
 
         hook = self.tap.register_forward_hook(stop)
         try:
-            self._run(x, t, own)
-        except _Reached:
-            pass
+            with contextlib.suppress(_Reached):
+                self._run(x, t, own)
         finally:
             hook.remove()
         z = outputs[0].float()
@@ -245,8 +246,10 @@ def class_labels(model, classes):
     places = {name: label for label, name in enumerate(known)}
     strange = next((name for name in classes if name not in places), None)
     if strange is not None:
-        trained = (f"on {', '.join(model.classes[:3])}, ..." if model.classes
-                   else "on ImageNet-1K, whose class folders are wnids (n01440764, ...)")
+        count = model.network.config.num_embeds_ada_norm
+        trained = (f"on {', '.join(model.classes[:3])}, ..." if model.classes else
+                   "on ImageNet-1K, whose class folders are wnids (n01440764, ...)"
+                   if count == _WNIDS else f"on {count} classes without names")
         raise UserError(f"the class {strange!r} is none that the {model.kind} model knows: it was "
                         f"trained {trained} and samples no others. Choose such classes with "
                         "--classes, train a model on your own images (python -m "
@@ -255,10 +258,18 @@ def class_labels(model, classes):
     return [places[name] for name in classes]
 
 
-def class_words(name):
-    """What a class is called in a prompt: its first ImageNet name, or the folder's in words."""
-    info = ImageNetInfo("imagenet-22k")
+def class_words(classes):
+    """What classes are called in a prompt: their first ImageNet name, or the folder's in words.
+
+    Where two classes share a name (crane, maillot), its definition is added.
+    """
+    words = [_description(name).split(",")[0] for name in classes]
+    return [_description(name, detailed=True) if words.count(word) > 1 else word
+            for name, word in zip(classes, words, strict=True)]
+
+
+def _description(name, detailed=False):
     try:
-        return info.label_name_to_description(name).split(",")[0]
-    except (KeyError, ValueError, AssertionError):
+        return ImageNetInfo("imagenet-1k").label_name_to_description(name, detailed=detailed)
+    except KeyError:
         return name.replace("_", " ")

@@ -16,16 +16,15 @@ from data.names import default_image_size
 from data.run_folder import settle_manifest, versions
 from models import diffusion
 from recover.dap.backbones import Backbone, choose_size
-from recover.dap.guidance import guidance
+from recover.dap.guidance import gather_reals, guidance
 from recover.dap.latents import RealFeatures, RealLatents
 from recover.dap.options import Options, resolve
 from recover.dap.sampler import sample
-from recover.dap.units import missing, plan_units
+from recover.dap.units import plan_units, unfinished
 from recover.estimate import best_time
 from recover.unit_files import RESTART, UnitFiles
 from utils import distributed
-from utils.checkpoint import tensors_hash
-from utils.errors import memory_advice, own_work_begins, try_half
+from utils.errors import UserError, memory_advice, own_work_begins, try_half
 from utils.files import check_space, check_writable, remove_leftovers
 from utils.options import print_options, settle_shard, shard_words, shown, stored, with_values
 from utils.progress import duration, progress_bar, write_above
@@ -69,8 +68,8 @@ def prepare(options):
     backbone = Backbone(model, real.classes, options.model, size, options.arithmetic, device)
     options = settle_sizes(options, backbone)
     weights = model.fingerprint()
-    reals = RealLatents(real, backbone, options.real, run.seed,
-                        vae_fingerprint(model), latents_folder(options))
+    vae = None if model.vae is None else diffusion.module_hash(model.vae)
+    reals = RealLatents(real, backbone, options.real, run.seed, vae, latents_folder(options))
     if options.sampling.gamma > 0:
         reals.check()
     print_options("DAP", {**shown(options), "classes": len(real.classes),
@@ -82,9 +81,10 @@ def prepare(options):
                       options.data.image_format)
     units = plan_units(len(real.classes), options.images)
     own_work_begins()
-    finished = files.finished_images({"backbone": weights})
+    groups = files.groups({"backbone": weights})
     mine = distributed.share_by_cost(units, lambda unit: len(unit.ipc_ids), shard)
-    work = [left for unit in mine if (left := missing(unit, finished)) is not None]
+    work = [left for unit in mine for left in unfinished(
+        unit, groups, lambda image: files.image_path(*image).exists())]
     job = Job(options, real, backbone, weights, reals, files, units, work)
 
     check_space("DAP", run.output_dir, space(job), "Choose another --output-dir, a smaller "
@@ -99,11 +99,6 @@ def settle_sizes(options, backbone):
     if size is None:
         size = default_image_size(options.data.dataset) if small else backbone.size
     return with_values(options, image_size=size, sample_size=backbone.size, layer=backbone.layer)
-
-
-def vae_fingerprint(model):
-    """SHA-256 over the VAE's weights, or None in pixel space."""
-    return None if model.vae is None else tensors_hash(model.vae.state_dict())
 
 
 def latents_folder(options):
@@ -172,11 +167,11 @@ class UnitSampling:
         condition, reals = backbone.condition(unit.label), None
         if o.sampling.gamma > 0:
             reals = RealFeatures(backbone, job.reals.latents(unit.label), condition,
-                                 (o.run.seed, "dap real noise", unit.label),
-                                 o.sampling.batch_size, o.real.mean_form == "class-mean")
+                                 (o.run.seed, "dap real noise", unit.label), o.sampling)
 
         generators = [stream(*self.key, i) for i in unit.ipc_ids]
         x = sample(backbone, condition, generators, reals, o.sampling, self.after_step)
+        self.check_finite(x)
         pixels = resized(backbone.decode(x), o.data.image_size)
         self.save(pixels, round(time.monotonic() - begin, 3))
 
@@ -187,6 +182,17 @@ class UnitSampling:
         self.bar.set_postfix_str(text, refresh=False)
         if measured is not None:
             self.terms.append((step, t, measured.mean(1)))
+
+    def check_finite(self, x):
+        """Raise UserError where a number of x_0 is not finite: such an image is never kept."""
+        if torch.isfinite(x).all():
+            return
+        bad = [step for step, _, measured in self.terms if not torch.isfinite(measured).all()]
+        when = f"from step {bad[0]} on" if bad else "after the last step"
+        gamma = self.job.options.sampling.gamma
+        raise UserError(f"{self.unit.name}: numbers are not finite {when}, found --gamma "
+                        f"{gamma:g}. No image of this unit was kept. Give a smaller --gamma, with "
+                        "another --output-dir.")
 
     def save(self, pixels, seconds):
         """Write the images and their record. Prints the terms of the unit's guided steps."""
@@ -234,11 +240,13 @@ def print_plan(job):
         plain, guided = seconds_per_image_step(job)
         o = job.options.sampling
         steps_guided = sum(map(o.guides, range(o.steps)))
-        # The features of real images cost about a third of a guided image-step each: a forward
-        # where that is a forward and a backward of about twice its time.
-        reals = len(job.reals.indices(0)) * len(job.work) * steps_guided * guided / 3
+        # The features of a real image cost a forward, where guidance is a forward and a backward
+        # to the image, which takes about as long.
+        reals = len(job.reals.indices(0)) * len(job.work) * steps_guided * guided / 2
         seconds = images * (o.steps * plain + steps_guided * guided) + reals
         text += f", about {duration(seconds)} (timed on one step)"
+        if job.backbone.vae is not None:
+            text += ", beside encoding and decoding"
     distributed.print0(text)
 
 
@@ -256,12 +264,12 @@ def seconds_per_image_step(job):
         backbone.predict(x, t, condition, o.cfg_scale, o.cfg_channels)
 
     def guided():
-        guidance(lambda y: backbone.features(y, t, condition), x, reals, o.kernel)
+        guidance(lambda y: backbone.features(y, t, condition), x, reals)
 
     times = [best_time(plain, backbone.device, runs=2), 0.0]
     if o.gamma > 0:
         # Any features do: the time does not depend on them.
         latents = torch.zeros(1, *backbone.latent_shape, device=backbone.device)
-        reals = RealFeatures(backbone, latents, condition, ("timing",), 1, True)(t)
+        reals = gather_reals(backbone.features(latents, t, condition))
         times[1] = best_time(guided, backbone.device, runs=2)
     return [seconds / images for seconds in times]

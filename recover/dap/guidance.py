@@ -23,41 +23,41 @@ class Reals:
     """Features of the real images of a class at one step, ready to be compared with.
 
     mean: [D]. centred: [N, D], z_i - mean. squares: [N], ||z_i - mean||^2. bandwidth: s of the rbf
-    kernel, a scalar tensor.
+    kernel, a scalar tensor; None with the linear kernel.
     """
 
     mean: torch.Tensor
     centred: torch.Tensor
     squares: torch.Tensor
-    bandwidth: torch.Tensor
+    bandwidth: torch.Tensor | None
 
 
-def gather_reals(z, of_mean=False):
+def gather_reals(z, kernel="linear"):
     """Reals of features z [N, D], in float32 or better.
 
-    of_mean: keep their mean alone, as if there were one real image: (1/N) sum_i D_K(z, z_i) becomes
-    D_K(z, (1/N) sum_i z_i), which takes 1/N of the memory. The bandwidth is the median distance of
-    two of the real images, 1 where there is one.
+    The bandwidth of the rbf kernel is the median distance of two of the real images. With the mean
+    of the features as the only row, (1/N) sum_i D_K(z, z_i) becomes D_K(z, (1/N) sum_i z_i).
     """
+    if kernel not in KERNELS:
+        raise ValueError(f"kernel {kernel!r}, expected one of {', '.join(KERNELS)}")
     z = z.to(torch.promote_types(z.dtype, torch.float32))
     mean = z.mean(0)
     centred = z - mean
     squares = centred.square().sum(1)
-    bandwidth = median_distance(centred, squares)
-    if of_mean:
-        centred, squares = torch.zeros_like(centred[:1]), torch.zeros_like(squares[:1])
+    bandwidth = median_distance(centred, squares) if kernel == "rbf" else None
     return Reals(mean, centred, squares, bandwidth)
 
 
 def median_distance(z, squares):
-    """Median of ||z_i - z_j|| over pairs i < j of rows of z [N, D]; 1 for a single row.
+    """Median of ||z_i - z_j|| over pairs i < j of rows of z [N, D], N > 1.
 
-    squares: [N], ||z_i||^2.
+    squares: [N], ||z_i||^2. Raises ValueError where it is 0: more than half of the pairs are equal.
     """
-    if len(z) == 1:
-        return z.new_ones(())
     pairs = torch.triu_indices(len(z), len(z), 1, device=z.device)
-    return squared_distances(z, squares, z, squares)[pairs[0], pairs[1]].median().sqrt()
+    median = squared_distances(z, squares, z, squares)[pairs[0], pairs[1]].median().sqrt()
+    if not median > 0:
+        raise ValueError("the real images are equal, so the rbf kernel has no bandwidth")
+    return median
 
 
 def squared_distances(a, a_squares, b, b_squares):
@@ -69,31 +69,30 @@ def squared_distances(a, a_squares, b, b_squares):
     return (a_squares[:, None] + b_squares - 2 * a @ b.t()).clamp_min(0)
 
 
-def mean_distance(z, reals, kernel="linear"):
+def mean_distance(z, reals):
     """(1/N) sum_i D_K(z, z_i) of every row of z [B, D], and its gradient: [B], [B, D].
 
-    With the squared distances q_i = ||z - z_i||^2 the gradient is sum_i w_i (z - z_i), where
+    reals: of gather_reals, with the kernel that was given there. With the squared distances
+    q_i = ||z - z_i||^2 the gradient is sum_i w_i (z - z_i), where
     w_i = 1 / (N D_i) with the linear kernel, and K_i / (N s^2 D_i) with the rbf kernel.
     """
     centred = z.to(reals.mean.dtype) - reals.mean
     q = squared_distances(centred, centred.square().sum(1), reals.centred, reals.squares)
-    if kernel == "linear":
+    if reals.bandwidth is None:
         distances = (q + _TINY).sqrt()
         weights = 1 / distances
-    elif kernel == "rbf":
+    else:
         s_squared = reals.bandwidth.square()
         K = torch.exp(-q / (2 * s_squared))
         distances = (2 - 2 * K + _TINY).sqrt()
         weights = K / (s_squared * distances)
-    else:
-        raise ValueError(f"kernel {kernel!r}, expected one of {', '.join(KERNELS)}")
 
     weights = weights / q.shape[1]
     gradient = weights.sum(1, keepdim=True) * centred - weights @ reals.centred
     return distances.mean(1), gradient
 
 
-def guidance(features, x, reals, kernel="linear"):
+def guidance(features, x, reals):
     """g_t = -grad_x (1/N) sum_i D_K(phi(x), z_i) (Eq. 7 without gamma), and the mean distance.
 
     features: phi, a function of x that gives [B, D]. x: [B, ...], the noised images of a step.
@@ -102,7 +101,7 @@ def guidance(features, x, reals, kernel="linear"):
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
         z = features(x)
-    distance, slope = mean_distance(z.detach(), reals, kernel)
+    distance, slope = mean_distance(z.detach(), reals)
     (gradient,) = torch.autograd.grad(z, x, slope.to(z.dtype))
     return -gradient, distance
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 
+import PIL
 import torch
 
 from recover.dap.guidance import gather_reals
@@ -57,12 +58,16 @@ class RealLatents:
         return latents
 
     def _key(self, indices):
-        """A hash of what decides the latents: VAE, size, and the images' names, sizes and times."""
+        """A hash of what decides the latents: VAE, size, and the images' names, sizes and times.
+
+        Another kind of device rounds otherwise, so it has files of its own.
+        """
         images = []
         for i in indices.tolist():
             stat = None if self.real.paths is None else self.real.paths[i].stat()
             images.append([self.real.names[i], stat and [stat.st_size, stat.st_mtime_ns]])
-        text = json.dumps([_VERSION, self.vae, self.real.dataset, self.backbone.size, images])
+        text = json.dumps([_VERSION, PIL.__version__, self.backbone.device.type, self.vae,
+                           self.real.dataset, self.backbone.size, images])
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -70,17 +75,24 @@ class RealFeatures:
     """phi(x_t^i, t) of the real images of a class, as guidance.Reals. Called with t.
 
     latents: [N, C, H, W]. condition: of the backbone for the class. key: of the stream of the
-    noise, which is fixed per class and t. batch_size: images that go through the model together.
+    noise, which is fixed per class and t. o: recover.dap.options.Sampling.
     """
 
-    def __init__(self, backbone, latents, condition, key, batch_size, of_mean):
+    def __init__(self, backbone, latents, condition, key, o):
         self.backbone, self.latents, self.condition = backbone, latents, condition
-        self.key, self.batch_size, self.of_mean = key, batch_size, of_mean
+        self.key, self.o = key, o
 
     @torch.no_grad()
     def __call__(self, t):
         noise = torch.randn(self.latents.shape, generator=stream(*self.key, t))
         noised = self.backbone.diffuse(self.latents, noise.to(self.latents.device), t)
-        features = [self.backbone.features(part, t, self.condition)
-                    for part in noised.split(self.batch_size)]
-        return gather_reals(torch.cat(features), self.of_mean)
+        features = (self.backbone.features(part, t, self.condition)
+                    for part in noised.split(self.o.batch_size))
+        if self.o.mean_form == "class-mean":
+            total = sum(z.sum(0, keepdim=True) for z in features)
+            return gather_reals(total / len(noised))
+        try:
+            return gather_reals(torch.cat(list(features)), self.o.kernel)
+        except ValueError as error:
+            raise UserError(f"--kernel {self.o.kernel}: {error}. Remove copies of images from the "
+                            "training folder, or give --kernel linear.") from None

@@ -77,6 +77,9 @@ class Sampling:
                           group="method", type=options.weight)
     kernel: str = option("linear", "K of the distance D_K (paper Theorem 3.1)", group="method",
                          choices=("linear", "rbf"))
+    mean_form: str = option(
+        "exact", "exact: mean of the N distances (paper Eq. 6); class-mean: distance to the mean "
+        "of the N features, which takes 1/N of the memory", choices=("exact", "class-mean"))
     guidance_scale_by: str = option(
         "none", "none: gamma g_t as the paper quotes it; sigma: times the noise of the step (as "
         "MGD3); rms: at the size of the predicted noise (as IGD), where gamma is about 0.01",
@@ -108,9 +111,6 @@ class RealImages:
 
     reals: int | str = option(100, "how many of a class, drawn at random: N of Eq. 6, or all",
                                group="method", type=number_of_reals, metavar="N|all")
-    mean_form: str = option(
-        "exact", "exact: mean of the N distances (paper Eq. 6); class-mean: distance to the mean "
-        "of the N features, which takes 1/N of the memory", choices=("exact", "class-mean"))
     latents_dir: Path | None = option(
         None, "where the VAE's latents of real images are kept for all runs (default: .cache "
         "beside OUTPUT_DIR)", changes_result=False, type=options.path)
@@ -180,9 +180,15 @@ def check(o):
          "--ipc-end."),
         (sampling.steps > 1000, f"--steps {sampling.steps}: the models were trained with 1000. "
          "Give at most 1000."),
-        (sampling.gamma > 0 and not sampling.guide_from < sampling.guide_to <= sampling.steps,
+        (not sampling.guide_from < sampling.guide_to <= sampling.steps,
          f"--guide-from {sampling.guide_from} --guide-to {sampling.guide_to}: expected a range "
-         f"within the {sampling.steps} steps. Change them, or give --gamma 0 for plain sampling."),
+         f"within the {sampling.steps} steps. Change them; --gamma 0 is plain sampling."),
+        (sampling.kernel == "rbf" and o.real.reals == 1,
+         "--kernel rbf takes its bandwidth from the distances between real images, found --reals "
+         "1. Give more, or --kernel linear."),
+        (sampling.kernel == "rbf" and sampling.mean_form == "class-mean",
+         "--mean-form class-mean has no bandwidth for --kernel rbf. Give --mean-form exact, or "
+         "--kernel linear."),
         (model.backbone != "sd" and {"prompt", "negative_prompt"} & o.given,
          f"--backbone {model.backbone} reads no prompt: it knows classes by label. Leave --prompt "
          "and --negative-prompt out, or give --backbone sd."),

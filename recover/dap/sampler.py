@@ -32,7 +32,7 @@ def sample(backbone, condition, generators, reals, o, after_step=None):
             if z_reals is not None:
                 # 2. and 3. g_t = -grad (1/N) sum_i D_K(phi(x_t, t), phi(x_t^i, t))
                 g, distance = guidance(lambda x, t=t: backbone.features(x, t, condition), x_t,
-                                       z_reals, o.kernel)
+                                       z_reals)
                 # 4. x_{t-1} = x~_{t-1} + gamma g_t
                 push = o.gamma * scaled(g, o.guidance_scale_by, prediction, backbone, t)
                 x_next[rows] += push

@@ -42,7 +42,16 @@ def plan_units(class_count, images):
     return units
 
 
-def missing(unit, finished):
-    """The unit of those of its images that are not in the set `finished` of (label, ipc_id)."""
-    left = tuple(i for i in unit.ipc_ids if (unit.label, i) not in finished)
-    return DapUnit(unit.label, left, unit.preview) if left else None
+def unfinished(unit, groups, exists):
+    """What is left to do of a unit, as a list of units.
+
+    groups: images (label, ipc_id) that were sampled together, tuples. exists: function of an image.
+    A group that has lost an image is sampled again as a whole, because an image's last bits depend
+    on those beside it. The others are those that no group holds.
+    """
+    own = [group for group in groups if group[0][0] == unit.label]
+    kept = {ipc_id for group in own for _, ipc_id in group}
+    lost = [group for group in own if group[0][1] in unit.ipc_ids and not all(map(exists, group))]
+    left = [tuple(ipc_id for _, ipc_id in group) for group in lost]
+    left.append(tuple(ipc_id for ipc_id in unit.ipc_ids if ipc_id not in kept))
+    return [DapUnit(unit.label, ipc_ids, unit.preview) for ipc_ids in left if ipc_ids]
