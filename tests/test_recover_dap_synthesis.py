@@ -211,6 +211,7 @@ def test_a_second_start_does_nothing_and_a_lost_image_is_made_again(made, tmp_pa
     before = files(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr("recover.dap.generation.sample", lambda *_: pytest.fail("worked again"))
+        patch.setattr("utils.files.free_bytes", lambda _: 0)  # nothing is left to be written
         dap_synthesis.main(command(made, tmp_path, "--ipc-end", 5))
     # It is sampled beside the images that it was first sampled with, so its bytes are the same.
     (tmp_path / "images/new001/class001_id001.png").unlink()

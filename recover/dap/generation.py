@@ -87,7 +87,8 @@ def prepare(options):
         unit, groups, lambda image: files.image_path(*image).exists())]
     job = Job(options, real, backbone, weights, reals, files, units, work)
 
-    check_space("DAP", run.output_dir, space(job), "Choose another --output-dir, a smaller "
+    made = sum(map(len, groups))
+    check_space("DAP", run.output_dir, space(job, made), "Choose another --output-dir, a smaller "
                 "--ipc-end, or --image-format jpg.")
     settle_manifest(files.manifest, manifest(job, threads), RESTART)
     return job
@@ -106,16 +107,19 @@ def latents_folder(options):
     return options.real.latents_dir or options.run.output_dir.parent / ".cache"
 
 
-def space(job):
-    """About how many bytes all processes write at most: PNGs, and latents in float32."""
+def space(job, made):
+    """About how many bytes all processes write at most: images, and latents in float32.
+
+    made: number of images that are there.
+    """
     size = job.options.data.image_size
     image = size**2 * (3 if job.files.image_format == "png" else 0.75) + 1000
+    left = sum(len(unit.ipc_ids) for unit in job.units) - made
     channels, height, width = job.backbone.latent_shape
     reals = 0
-    if job.options.sampling.gamma > 0 and job.backbone.vae is not None:
+    if left > 0 and job.options.sampling.gamma > 0 and job.backbone.vae is not None:
         reals = sum(len(job.reals.indices(c)) for c in range(len(job.real.classes)))
-    return int(sum(len(unit.ipc_ids) for unit in job.units) * image
-               + reals * channels * height * width * 4)
+    return int(max(0, left) * image + reals * channels * height * width * 4)
 
 
 def manifest(job, threads):
