@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from data.image_set import ImageSet
+from data.image_set import Files, ImageSet
 from data.images import MEAN, STD, to_tensor
 from utils.seeding import stream
 
@@ -27,8 +27,9 @@ def random_images(folder, count, image_size, classes=1, file_size=None):
         paths.append(folder / names[number % classes] / f"{number:05d}.jpg")
         paths[-1].parent.mkdir(parents=True, exist_ok=True)
         image.save(paths[-1])
-    return ImageSet("imagefolder", names, torch.arange(count) % classes, image_size, paths=paths,
-                    folder=folder, workers=torch.get_num_threads(), distilled=file_size is None)
+    source = Files(folder, paths, "keep" if file_size is None else "crop")
+    return ImageSet("imagefolder", names, torch.arange(count) % classes, image_size, source,
+                    torch.get_num_threads())
 
 
 class PlainViews(Dataset):

@@ -47,7 +47,7 @@ def decoded(images, folder):
 
 def key(images):
     """Hex SHA-256 of what decides the pixels."""
-    crop = ["square"] if images.square else []  # the validation crop is older than its name
+    crop = ["square"] if images.source.square else []  # the validation crop is older than its name
     digest = hashlib.sha256(json.dumps(
         [_VERSION, PIL.__version__, images.classes, images.image_size, *crop]).encode())
     with ThreadPoolExecutor(images.workers) as pool:  # each answer of a network disk takes a while

@@ -13,6 +13,7 @@ import os
 import re
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -35,66 +36,128 @@ _SHARE_OF_GPU = 0.5  # of its free memory that decoded images may take
 _BLOCK = 10_000  # images handed to threads at once: the queue for a million would take a gigabyte
 
 
-class ImageSet:
-    """Labelled images of one size, decoded when they are asked for.
+@dataclass(frozen=True)
+class Files:
+    """Images that are files.
 
-    dataset: one of DATASETS. classes: names in head order. labels: int64 tensor [N], index into
-    classes. image_size: side S in pixels. flips: whether mirroring an image keeps its class.
-    folder, paths: of images that are files, else None. arrays: uint8 [N, H, W, 3] of images that
-    lie in memory, else None. origin: words for those. workers: threads that decode. distilled:
-    whether an image that has image_size is taken as it is. exact: whether another size is an error.
-    square: whether the crop keeps the whole short side (square_crop), else it is the validation
-    crop (centre_crop).
+    folder: of the class folders. paths: of the images. fit: what becomes of an image's own size.
+    "crop": it is resized and cropped, whatever it is; "keep": likewise, but an image of the right
+    size is taken as it is; "exact": another size is an error. square: whether the crop keeps the
+    whole short side (square_crop), else it is the validation crop (centre_crop).
     """
 
-    def __init__(self, dataset, classes, labels, image_size, *, paths=None, folder=None,
-                 arrays=None, origin="", workers=4, distilled=False, exact=False, square=False):
-        self.dataset, self.classes, self.image_size = dataset, list(classes), image_size
-        self.labels = torch.as_tensor(np.asarray(labels, dtype=np.int64))
-        self.flips = has_flips(dataset)
-        self.folder, self.paths, self.arrays = folder, paths, arrays
-        self.workers, self._origin = max(1, workers), origin
-        self._distilled, self._exact, self.square = distilled, exact, square
-
-    def __len__(self):
-        return len(self.labels)
-
-    def __repr__(self):
-        return f"{len(self)} in {self.folder or self._origin}"
-
-    # What an image is
+    folder: Path
+    paths: list
+    fit: str = "crop"
+    square: bool = False
 
     def picture(self, i):
         """Image number i as a PIL image in RGB, whole."""
-        return decode(self.paths[i]) if self.arrays is None else Image.fromarray(self.arrays[i])
+        return decode(self.paths[i])
 
-    def image(self, i):
-        """Image number i at the set's size: uint8 [3, S, S].
-
-        Real files are resized and cropped (see `square`), whatever their size. Images in memory
-        are resized alone. Distilled images of the right size are taken as they are.
-        """
-        picture, size = self.picture(i), self.image_size
-        if picture.size == (size, size) and (self._distilled or self.arrays is not None):
+    def image(self, i, size):
+        """Image number i at a side in pixels: uint8 [3, size, size]."""
+        picture = self.picture(i)
+        if picture.size == (size, size) and self.fit != "crop":
             return to_tensor(picture)
-        if self.arrays is not None:
-            return to_tensor(picture.resize((size, size), Image.Resampling.BILINEAR))
-        if self._exact:
+        if self.fit == "exact":
             width, height = picture.size
             raise UserError(f"{self.paths[i]}: {width}x{height} pixels, the others have "
                             f"{size}x{size}. Distilled images must be of one size.")
         return square_crop(picture, size) if self.square else centre_crop(picture, size)
 
+    def name(self, i):
+        """What image number i is called: "CLASS FOLDER/FILE"."""
+        return f"{self.paths[i].parent.name}/{self.paths[i].name}"
+
+    def origin(self, i):
+        """Words that say which image this is."""
+        return str(self.paths[i])
+
+    def sha256(self, i):
+        """Hex SHA-256 of image number i."""
+        return sha256_file(self.paths[i])
+
+    def __str__(self):
+        return str(self.folder)
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Images that are in memory. arrays: uint8 [N, H, W, 3]. words: for the split they are of."""
+
+    arrays: np.ndarray
+    words: str = ""
+    folder = paths = None
+    square = False
+
+    def picture(self, i):
+        """Image number i as a PIL image in RGB, whole."""
+        return Image.fromarray(self.arrays[i])
+
+    def image(self, i, size):
+        """Image number i at a side in pixels, resized without a crop: uint8 [3, size, size]."""
+        picture = self.picture(i)
+        if picture.size != (size, size):
+            picture = picture.resize((size, size), Image.Resampling.BILINEAR)
+        return to_tensor(picture)
+
+    def name(self, i):
+        """What image number i is called: its number."""
+        return str(i)
+
+    def origin(self, i):
+        """Words that say which image this is."""
+        return f"{self.words} image {i}"
+
+    def sha256(self, i):
+        """Hex SHA-256 of image number i."""
+        return hashlib.sha256(self.arrays[i].tobytes()).hexdigest()
+
+    def __str__(self):
+        return self.words
+
+
+class ImageSet:
+    """Labelled images of one size, decoded when they are asked for.
+
+    dataset: one of DATASETS. classes: names in head order. labels: int64 tensor [N], index into
+    classes. image_size: side S in pixels. source: Files or Arrays. workers: threads that decode.
+    flips: whether mirroring an image keeps its class. folder, paths: of images that are files,
+    None of those in memory.
+    """
+
+    def __init__(self, dataset, classes, labels, image_size, source, workers=4):
+        self.dataset, self.classes, self.image_size = dataset, list(classes), image_size
+        self.labels = torch.as_tensor(np.asarray(labels, dtype=np.int64))
+        self.source, self.workers = source, max(1, workers)
+        self.flips = has_flips(dataset)
+        self.folder, self.paths = source.folder, source.paths
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __repr__(self):
+        return f"{len(self)} in {self.source}"
+
+    # What an image is
+
+    def picture(self, i):
+        """Image number i as a PIL image in RGB, whole."""
+        return self.source.picture(i)
+
+    def image(self, i):
+        """Image number i at the set's size: uint8 [3, S, S]."""
+        return self.source.image(i, self.image_size)
+
     def origin(self, i):
         """Words that say which image this is: a path, or a number in a dataset."""
-        return str(self.paths[i]) if self.arrays is None else f"{self._origin} image {i}"
+        return self.source.origin(i)
 
     @functools.cached_property
     def names(self):
         """What each image is called: "CLASS FOLDER/FILE", or its number."""
-        if self.paths is None:
-            return [str(i) for i in range(len(self))]
-        return [f"{path.parent.name}/{path.name}" for path in self.paths]
+        return [self.source.name(i) for i in range(len(self))]
 
     @functools.cached_property
     def by_class(self):
@@ -158,15 +221,10 @@ class ImageSet:
         files is one SHA-256 over every name and content, so renaming, adding, removing or changing
         one image changes it.
         """
-        def content(i):
-            if self.arrays is None:
-                return sha256_file(self.paths[i])
-            return hashlib.sha256(self.arrays[i].tobytes()).hexdigest()
-
         hashes = []
         with ThreadPoolExecutor(self.workers) as pool:
             for start in range(0, len(self), _BLOCK):
-                hashes += pool.map(content, range(start, min(start + _BLOCK, len(self))))
+                hashes += pool.map(self.source.sha256, range(start, min(start + _BLOCK, len(self))))
         lines = json.dumps(list(zip(self.names, hashes, strict=True)))
         return {"count": len(self), "classes": self.classes,
                 "files": hashlib.sha256(lines.encode()).hexdigest()}
@@ -228,7 +286,7 @@ def open_real(dataset, split, root=None, image_size=None, classes=None, workers=
     root: the class folders (imagefolder), or where torchvision keeps CIFAR; digits need none.
     classes: class names in head order that the images must follow (default: sorted folder names).
     Where these are wnids, folders of other classes beside them are left alone. square: which crop,
-    see ImageSet. Raises UserError for a wrong path, an empty class folder, other classes, or the
+    see Files. Raises UserError for a wrong path, an empty class folder, other classes, or the
     flat ILSVRC validation folder.
     """
     image_size = image_size or default_image_size(dataset)
@@ -243,8 +301,7 @@ def open_real(dataset, split, root=None, image_size=None, classes=None, workers=
         raise UserError(f"{dataset} has the classes {', '.join(own)}; expected "
                         f"{', '.join(classes)}. Is this another dataset than the one that was "
                         "distilled?")
-    return ImageSet(dataset, own, labels, image_size, arrays=arrays, origin=f"{dataset} {split}",
-                    workers=workers)
+    return ImageSet(dataset, own, labels, image_size, Arrays(arrays, f"{dataset} {split}"), workers)
 
 
 def _open_folder(root, image_size, classes, workers, square):
@@ -253,8 +310,8 @@ def _open_folder(root, image_size, classes, workers, square):
     _check_classes(root, list(folders), classes)
     paths = [path for name in classes for path in folders[name]]
     labels = [label for label, name in enumerate(classes) for _ in folders[name]]
-    return ImageSet("imagefolder", classes, labels, image_size, paths=paths, folder=root,
-                    workers=workers, square=square)
+    source = Files(root, paths, square=square)
+    return ImageSet("imagefolder", classes, labels, image_size, source, workers)
 
 
 def open_distilled(folder, workers=4, image_size=None, square=False):
@@ -263,7 +320,7 @@ def open_distilled(folder, workers=4, image_size=None, square=False):
     folder: nothing but class folders, such as results/NAME/images. Class names and dataset come
     from images.json beside it; without one, folder names are the classes. image_size: None for the
     images' own size, which must be one and square; else images of another size are resized and
-    cropped. square: which crop, see ImageSet. Raises UserError when the folder is missing or was
+    cropped. square: which crop, see Files. Raises UserError when the folder is missing or was
     not completed.
     """
     folder = Path(folder)
@@ -281,8 +338,8 @@ def open_distilled(folder, workers=4, image_size=None, square=False):
     width, height = (image_size, image_size) if image_size else decode(paths[0]).size
     if width != height:
         raise UserError(f"{paths[0]}: {width}x{height} pixels, expected a square image.")
-    return ImageSet(dataset, classes, labels, width, paths=paths, folder=folder, workers=workers,
-                    distilled=True, exact=image_size is None, square=square)
+    source = Files(folder, paths, "exact" if image_size is None else "keep", square)
+    return ImageSet(dataset, classes, labels, width, source, workers)
 
 
 def _described(manifest, folders, folder):

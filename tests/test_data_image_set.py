@@ -27,7 +27,7 @@ def test_real_and_distilled_images_have_the_same_members(folder):
     real = open_real("imagefolder", "train", folder, 24)
     distilled = open_distilled(folder)
     assert (real.dataset, real.classes, real.flips) == ("imagefolder", list(CLASSES), True)
-    for name in ("dataset", "classes", "image_size", "flips", "folder", "paths", "arrays", "names",
+    for name in ("dataset", "classes", "image_size", "flips", "folder", "paths", "names",
                  "known_classes", "identity"):
         assert getattr(real, name) == getattr(distilled, name), name
     assert len(real) == len(distilled) == 9
@@ -69,7 +69,7 @@ def test_images_in_memory_are_resized_alone():
     expected = digits.picture(5).resize((12, 12), Image.Resampling.BILINEAR)
     assert torch.equal(digits.image(5), images.to_tensor(expected))
     whole = open_real("digits", "train", image_size=8)
-    assert torch.equal(whole.image(5), images.to_tensor(Image.fromarray(whole.arrays[5])))
+    assert torch.equal(whole.image(5), images.to_tensor(Image.fromarray(whole.source.arrays[5])))
     assert digits.origin(5) == "digits train image 5"
 
 
@@ -255,11 +255,12 @@ def test_digits_are_real_stratified_and_fixed():
     assert (len(train), len(test), train.image_size, train.flips) == (1297, 500, 32, False)
     assert np.bincount(test.labels).tolist() == [50, 51, 49, 51, 50, 51, 50, 50, 48, 50]
     # The split must stay the same for results to be comparable.
-    digest = hashlib.sha256(test.arrays.tobytes() + test.labels.numpy().tobytes()).hexdigest()
+    pixels, held_out = train.source.arrays, test.source.arrays
+    digest = hashlib.sha256(held_out.tobytes() + test.labels.numpy().tobytes()).hexdigest()
     assert digest.startswith("5b38d16a1f01028b"), digest
-    assert train.arrays.max() == 255
-    assert len(np.unique(train.arrays)) == 17  # grey levels
-    assert not {a.tobytes() for a in train.arrays} & {a.tobytes() for a in test.arrays}
+    assert pixels.max() == 255
+    assert len(np.unique(pixels)) == 17  # grey levels
+    assert not {a.tobytes() for a in pixels} & {a.tobytes() for a in held_out}
 
 
 def test_cifar_folder_through_torchvision(tmp_path, monkeypatch):

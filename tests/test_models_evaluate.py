@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from data.image_set import ImageSet
+from data.image_set import Arrays, ImageSet
 from data.images import normalise
 from models import evaluate
 from models.evaluate import accuracy, dataset_accuracy
@@ -74,7 +74,7 @@ def test_images_reach_the_network_normalised():
 def test_a_whole_dataset_in_parts(monkeypatch, at_once):
     monkeypatch.setattr(evaluate, "_AT_ONCE", at_once)
     arrays = np.stack([np.full((4, 4, 3), level, dtype=np.uint8) for level in LEVELS])
-    images = ImageSet("digits", list("01234567"), LABELS, 4, arrays=arrays)
+    images = ImageSet("digits", list("01234567"), LABELS, 4, Arrays(arrays))
     found = dataset_accuracy(Brightness(), images, CPU)
     assert found["count"] == 5
     assert found["top1"] == pytest.approx(60)

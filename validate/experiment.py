@@ -62,7 +62,7 @@ def micro_batches(o):
 def open_test(o, images, square=False):
     """The real test images, an ImageSet with the classes and the size of the distilled ones.
 
-    square: which crop, see ImageSet.
+    square: which crop, see data.image_set.Files.
     """
     test = open_real(o.data.dataset or images.dataset, "test", o.data.val_dir, images.image_size,
                      images.known_classes, o.run.workers, square)
