@@ -17,7 +17,8 @@ G_VBSM = ("resnet18", "mobilenet_v2", "efficientnet_b0", "shufflenet_v2_x0_5")
 PLAIN = {
     "dataset": "imagefolder", "image_size": 224, "image_format": "jpg", "seed": 0,
     "start": "real", "start_flip": 0.0, "ranker": "resnet18", "mosaic_candidates": 300,
-    "mosaic_crops": 5, "mosaic_grid": 2, "allow_short_classes": False,
+    "mosaic_crops": 5, "mosaic_grid": 2, "allow_short_classes": False, "classes": None,
+    "crop": "validation",
     "primary_teacher": "resnet18", "bn_teachers": (*G_VBSM[1:], "alexnet"),
     "decoupling": "multi", "logit_teacher": "primary", "selection": "pre", "drawn_per": "slice",
     "bn_law": "slots", "bn_slots": 3, "bn_slot_prob": 0.5, "bn_count": 4, "theta1": "forced",

@@ -98,7 +98,7 @@ def test_seeds_of_the_hard_label_scripts(tmp_path):
     python.write_text('#!/bin/sh\n[ "$1" = -c ] || echo "$@"\n')
     python.chmod(0o755)
     for variables, words in (
-            ({}, "--protocol igd --student resnetap10 --output-dir .*/results/dap_woof_ipc10 "
+            ({}, "--protocol igd --student resnetap10 --output-dir .*/results/dap_imagewoof_ipc10 "
                  "--val-dir /path/to/imagenet/val --epochs 3"),
             ({"SEEDS": "0 7", "PROTOCOL": "minimax"}, "--protocol minimax .* --seeds 0 7 --epo")):
         done = run("validate/train_hard_woof.sh", tmp_path, "--epochs", "3", PYTHON=str(python),
