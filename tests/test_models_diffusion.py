@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 pytest.importorskip("diffusers")
 
@@ -110,6 +111,23 @@ def test_another_vae(dit, tmp_path):
     flat, nested, own = (diffusion.load("dit", dit, vae).fingerprint()
                          for vae in (tmp_path / "flat", tmp_path / "nested", None))
     assert flat == nested != own
+
+
+def test_published_vaes_have_names_of_before(tmp_path):
+    """Those of Stable Diffusion were written when attention had query, key, value, proj_attn."""
+    folder = tiny_diffusion.dit_folder(tmp_path)
+    (file,) = (folder / "vae").glob("*.safetensors")
+    before = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    tensors = {}
+    for name, tensor in load_file(file).items():
+        for new, old in before.items() if ".attentions." in name else ():
+            name = name.replace(f".{new}.", f".{old}.")
+        tensors[name] = tensor
+    assert any(".proj_attn." in name for name in tensors)
+    save_file(tensors, file, {"format": "pt"})
+    expected = tiny_diffusion.vae().state_dict()
+    loaded = diffusion.load("dit", folder).vae.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in loaded.items())
 
 
 @pytest.mark.parametrize("alone", [True, False])
