@@ -6,6 +6,7 @@ A part is between <!-- begin NAME --> and <!-- end NAME -->. Its numbers come fr
 results/measured/digits_TABLE.csv.
 """
 
+import csv
 import re
 
 from reproduce import ROOT, dap_report, lab_report
@@ -42,7 +43,22 @@ def digits_parts():
         f"--csv-dir results/measured`. Per seed: [{path.name}](../results/measured/{path.name})."
         "\n\n"
         f"{dap_report.markdown(dap_report.read_csv(path))}")
+    parts["digits-ablation-dap"] = ablation_part(MEASURED / "digits_ablation_dap.csv")
     return parts
+
+
+def ablation_part(path):
+    """DAP's ablations on digits as Markdown. path: the CSV that ablation_dap.sh wrote."""
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    text = ["| panel | row | ConvNet-3, hard labels |", "|---|---|---|"]
+    for row in rows:
+        mean, deviation = float(row["last"]), float(row["last_std"])
+        text.append(f"| {row['cell'].replace(' ', ' | ')} | {mean:.1f} ± {deviation:.1f} |")
+    (seeds,) = {row["seeds"] for row in rows}
+    return ("`DATASET=digits EPOCHS=100 SEEDS=\"0 1\" sh reproduce/ablation_dap.sh`: last top-1 in "
+            f"%, mean ± standard deviation over {seeds} seeds of images and student. All columns: "
+            f"[{path.name}](../results/measured/{path.name}).\n\n" + "\n".join(text))
 
 
 def rewrite(file, parts):
