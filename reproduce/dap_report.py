@@ -12,10 +12,11 @@ import statistics
 
 from report.verdicts import spread
 from reproduce import ROOT, commands, table_dap
+from reproduce.lab_report import write_csv
 from reproduce.sizes import Sizes, settle
 from utils import options
 from utils.errors import UserError, run_entry
-from utils.files import read_json, write_bytes, written_whole
+from utils.files import read_json, write_bytes
 from utils.options import Parser
 
 STUDENTS = tuple(table_dap.DIGITS_STUDENTS)
@@ -46,7 +47,7 @@ def main(argv=None):
 
     lines = [{**line, **top1(line["images"], line["seed"], sizes)}
              for line in dap_measures.measure(digits_images(sizes), sizes)]
-    write_csv(lines, (args.csv_dir or args.output_dir) / "digits_dap.csv")
+    write_csv(lines, (args.csv_dir or args.output_dir) / "digits_dap.csv", COLUMNS)
     dap_measures.draw(digits_images(sizes), args.output_dir / "digits_dap.png")
     text = markdown(lines)
     write_bytes(args.output_dir / "digits_dap.md", f"{text}\n".encode())
@@ -83,16 +84,8 @@ def top1(row, seed, sizes):
     return numbers
 
 
-def write_csv(lines, path):
-    """Write a line per set and seed. lines: dicts with COLUMNS."""
-    with written_whole(path) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
-
-
 def read_csv(path):
-    """The lines that write_csv wrote, with numbers as numbers."""
+    """The lines of digits_dap.csv, with numbers as numbers."""
     with open(path, newline="") as file:
         return [{name: text if name == "images" else int(text) if name == "seed" else
                  float(text) if text else None for name, text in line.items()}

@@ -17,10 +17,10 @@ from utils.files import write_bytes, written_whole
 COLUMNS = ("row", "seed", "ipc", "iteration", "epochs", "best_top1", "last_top1")
 
 
-def write_csv(lines, path):
-    """Write a line per row and seed. lines: dicts with COLUMNS."""
+def write_csv(lines, path, columns=COLUMNS):
+    """Write a line per row and seed. lines: dicts with these columns."""
     with written_whole(path) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(lines)
 

@@ -94,7 +94,7 @@ def line(row, seed, **values):
 
 def test_the_report_has_means_and_deviations(tmp_path):
     lines = [line(row, seed) for row in table_dap.DIGITS_IMAGES for seed in (0, 1, 2)]
-    dap_report.write_csv(lines, tmp_path / "dap.csv")
+    dap_report.write_csv(lines, tmp_path / "dap.csv", dap_report.COLUMNS)
     assert dap_report.read_csv(tmp_path / "dap.csv") == lines
     text = dap_report.markdown(lines)
     assert "| DAP, γ = 1 | 51.0 ± 1.0 | 51.0 ± 1.0 | 51.0 ± 1.0 | 0.900 | 2.00 |" in text
