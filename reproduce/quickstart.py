@@ -1,104 +1,219 @@
-"""Distil scikit-learn's digits end to end: PRISM beside SRe2L beside random real images.
+"""Distil images end to end: PRISM beside SRe2L beside random real images, on one page.
 
-    sh quickstart.sh [--fast]
+    sh quickstart.sh                                            scikit-learn's digits
+    sh quickstart.sh --train-dir my/train --val-dir my/test     anybody's images
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from reproduce import ROOT
 from utils import options
-from utils.errors import run_entry
+from utils.errors import UserError, run_entry
+from utils.options import RoomOptions, option
 
 # The primary teacher comes first.
-TEACHERS = ("resnet18", "mobilenet_v2", "shufflenet_v2_x0_5", "alexnet")
-
-# What recover is told for each set, beside the sizes below. SRe2L has one teacher, its learning
-# rate and constant steps, and the same start images. A real subset is recover's start as it is.
-SETS = {
-    "PRISM": ("prism", ["--bn-teachers", *TEACHERS]),
-    "SRe2L": ("sre2l", ["--preset", "sre2l", "--start", "real"]),
-    "random real": ("random", ["--start", "random", "--iteration", "0"]),
-}
+DIGITS_TEACHERS = ("resnet18", "mobilenet_v2", "shufflenet_v2_x0_5", "alexnet")
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """How large the run is. squeeze: options of the teachers' training."""
+class Quickstart:
+    """Which images are distilled, and how much time there is."""
 
-    ipc: int = 10
-    iteration: int = 100
-    epochs: int = 50
-    squeeze: tuple = ("--min-accuracy", "95")
+    train_dir: Path | None = option(
+        None, "training images: one folder per class (default: scikit-learn's digits)",
+        group="data", type=options.path)
+    val_dir: Path | None = option(None, "test images, likewise", group="data", type=options.path)
+    output_dir: Path | None = option(
+        None, "default: results/NAME, where NAME is digits or that of the images' folder",
+        group="data", type=options.path)
+    minutes: float = option(
+        30.0, "how long the run may take; image size, stem, steps and epochs are chosen so that it "
+        "does (with --train-dir)", group="size", type=options.positive_float)
+    mirror: str = option(
+        "auto", "whether a mirrored image shows the same class; auto: yes, but for grey images "
+        "below 64 px, which may be letters or digits (with --train-dir)", group="method",
+        choices=("auto", "yes", "no"))
+    ipc: int | None = option(None, "images per class (default: 10, or as many as there are)",
+                             group="size", type=options.positive_int)
+    image_size: int | None = option(
+        None, "side in pixels (default: the images' own, or less; with --train-dir)", group="size",
+        type=options.positive_int)
+    seeds: int = option(1, "students per set and kind of label", group="size",
+                        type=options.positive_int)
+    fast: bool = option(False, "the same path on fewer images, steps and epochs, without accuracy "
+                        "gates", group="size")
+    dry_run: bool = option(False, "print the plan and the commands, and stop")
+    device: str | None = option(
+        None, "auto: a GPU if there is one (default: auto, cpu for digits)",
+        choices=("auto", "cuda", "cpu"))
+    threads: int | None = option(None, "CPU threads (default: PyTorch's choice)",
+                                 type=options.positive_int)
 
 
-FAST = Sizes(ipc=5, iteration=8, epochs=4, squeeze=("--epochs", "1"))
+@dataclass(frozen=True)
+class Options(RoomOptions):
+    """All options of the quickstart."""
+
+    quickstart: Quickstart
 
 
-def get_args_parser():
-    parser = options.Parser(prog="reproduce.quickstart",
-                            description="Distil the embedded digits end to end.")
-    parser.add_argument("--fast", action="store_true",
-                        help="fewer images, steps and epochs, and no accuracy gates")
-    parser.add_argument("--seeds", type=options.positive_int, default=1,
-                        help="students per set and kind of label")
-    parser.add_argument("--threads", type=options.positive_int, default=None,
-                        help="CPU threads (default: PyTorch's choice)")
-    parser.add_argument("--output-dir", type=options.path,
-                        help="default: results/digits, or results/digits-fast")
-    return parser
+@dataclass(frozen=True)
+class Recipe:
+    """What every stage is told.
+
+    name: of the images, for the page. teachers: names, the primary first. ipc, iteration, epochs,
+    units_per_step: as the stages' options. train, test: options that name the real images; the
+    others: further options of a stage.
+    """
+
+    name: str
+    teachers: tuple
+    ipc: int
+    iteration: int
+    epochs: int
+    units_per_step: int
+    train: tuple
+    test: tuple = ()
+    squeeze: tuple = ()
+    recover: tuple = ()
+    views: tuple = ()
+    student: tuple = ()
+
+
+def digits_recipe(fast, ipc=None):
+    """The Recipe for scikit-learn's digits."""
+    ipc = ipc or (5 if fast else 10)
+    sizes = {"iteration": 8, "epochs": 4} if fast else {"iteration": 100, "epochs": 50}
+    return Recipe(
+        name="Digits", teachers=DIGITS_TEACHERS, ipc=ipc, units_per_step=ipc, **sizes,
+        train=("--dataset", "digits"),
+        squeeze=("--epochs", "1") if fast else ("--min-accuracy", "95"),
+        recover=("--min-teacher-accuracy", "0") if fast else ())
+
+
+def planned_recipe(o, plan):
+    """The Recipe that a Plan gives for folders of images. o: Quickstart."""
+    stem, flip = ("--stem", plan.stem), ("--flip-prob", f"{plan.flip_prob:g}")
+    return Recipe(
+        name=images_name(o), teachers=plan.teachers, ipc=plan.ipc, iteration=plan.iteration,
+        epochs=plan.epochs, units_per_step=plan.units_per_step,
+        train=("--train-dir", o.train_dir, "--image-size", plan.image_size),
+        test=("--val-dir", o.val_dir),
+        squeeze=("--epochs", plan.teacher_epochs, "--batch-size", plan.batch_size, "--lr",
+                 f"{plan.lr:g}", *stem, *flip),
+        recover=(*flip, *(("--min-teacher-accuracy", "0") if o.fast else ())), views=flip,
+        student=(*stem, "--eval-every", plan.eval_every))
+
+
+def sets(recipe):
+    """{name: (folder, what recover is told for it)}.
+
+    SRe2L has one teacher, its learning rate and constant steps, and the same start images. A real
+    subset is recover's start as it is.
+    """
+    return {"PRISM": ("prism", ("--iteration", recipe.iteration, "--bn-teachers",
+                                *recipe.teachers)),
+            "SRe2L": ("sre2l", ("--iteration", recipe.iteration, "--preset", "sre2l", "--start",
+                                "real")),
+            "random real": ("random", ("--start", "random", "--iteration", 0))}
+
+
+def images_name(o):
+    """What the images are called: the name of their folder, or of the one around train/."""
+    folder = o.train_dir
+    return folder.parent.name if folder.name in ("train", "training") else folder.name
 
 
 def main(argv=None):
-    args = get_args_parser().parse_args(argv)
-    sizes = FAST if args.fast else Sizes()
-    out = args.output_dir or ROOT / "results" / ("digits-fast" if args.fast else "digits")
+    o = options.parse(Options, argv, prog="reproduce.quickstart",
+                      description="Distil images end to end.").quickstart
+    check(o)
+    out = o.output_dir or default_folder(o)
 
-    from report.digits_report import write_report  # needs PyTorch, which takes seconds to import
+    # Imported after the options are read, so that --help answers at once.
+    from reproduce.own_images import settle_plan
+    from reproduce.steps import Steps
 
-    seconds = run_stages(out, sizes, args)
-    report = write_report(out, SETS, args.seeds, TEACHERS, seconds, sizes)
+    recipe = digits_recipe(o.fast, o.ipc)
+    if o.train_dir is not None:
+        recipe = planned_recipe(o, settle_plan(o, out))
+    steps = list_steps(recipe, out, o)
+    if o.dry_run:
+        print_steps(steps)
+        return
+
+    runner = Steps(len(steps), out / "timings.json")
+    for title, entry, arguments in steps:
+        runner.run(title, entry, *arguments)
+
+    from report.quickstart_report import write_report
+
+    folders = {name: out / folder for name, (folder, _) in sets(recipe).items()}
+    report = write_report(out, recipe, folders, o.seeds, runner.timings.seconds)
     print(f"\nReport: {report}", flush=True)
 
 
-def run_stages(out, sizes, args):
-    """Run the stages for all sets. Returns {step: {"seconds", "command"}}."""
-    import torch
+def check(o):
+    """Raise UserError for options that contradict one another."""
+    if (o.train_dir is None) != (o.val_dir is None):
+        given, other = ("--train-dir", "--val-dir") if o.train_dir else ("--val-dir", "--train-dir")
+        raise UserError(f"{given} was given without {other}. Give both: training images to distil, "
+                        "and test images that no network is trained on.")
+    if o.train_dir is None and (o.image_size or o.mirror != "auto"):
+        name = "--image-size" if o.image_size else "--mirror"
+        raise UserError(f"{name}: digits have a recipe of their own. Give --train-dir and "
+                        "--val-dir with it, or leave it out.")
 
+
+def default_folder(o):
+    """results/NAME."""
+    name = "digits" if o.train_dir is None else images_name(o)
+    return ROOT / "results" / (f"{name}-fast" if o.fast else name)
+
+
+def list_steps(recipe, out, o):
+    """[(title, entry module, arguments)] of all stages for all sets, in order."""
     from models import pretrain
     from recover import data_synthesis
     from relabel import generate_soft_label
-    from reproduce.steps import Steps
-    from utils.files import check_writable
+    from utils.distributed import set_threads
     from validate import train_fkd
 
-    check_writable(out)
-    run = ["--device", "cpu", "--threads", args.threads or torch.get_num_threads()]
-    total = 1 + 2 * len(SETS) + 2 * len(SETS) * args.seeds
-    steps, teachers = Steps(total, out / "timings.json"), out / "teachers"
+    device = o.device or ("cpu" if o.train_dir is None else "auto")
+    run = ["--device", device, "--threads", set_threads(o.threads)]
+    teachers = out / "teachers"
+    folders = {name: out / folder for name, (folder, _) in sets(recipe).items()}
 
-    steps.run("squeeze: train the teachers", pretrain, "--dataset", "digits",
-              "--teachers", *TEACHERS, *sizes.squeeze, "--output-dir", teachers, *run)
+    steps = [("squeeze: train the teachers", pretrain, [
+        *recipe.train, *recipe.test, "--teachers", *recipe.teachers, *recipe.squeeze,
+        "--output-dir", teachers, *run])]
+    for name, (folder, given) in sets(recipe).items():
+        steps.append((f"recover: {name}", data_synthesis, [
+            *recipe.train, "--teacher-weights", teachers, "--ipc-end", recipe.ipc,
+            "--units-per-step", recipe.units_per_step, *recipe.recover, *given,
+            "--output-dir", out / folder, *run]))
+    for name, folder in folders.items():
+        steps.append((f"relabel: {name}", generate_soft_label, [
+            "--teachers", *recipe.teachers, "--teacher-weights", teachers, *recipe.views,
+            "--epochs", recipe.epochs, "--output-dir", folder, *run]))
 
-    gate = ["--min-teacher-accuracy", "0"] if args.fast else []
-    for name, (folder, recover_options) in SETS.items():
-        steps.run(f"recover: {name}", data_synthesis, "--dataset", "digits",
-                  "--teacher-weights", teachers, "--ipc-end", sizes.ipc,
-                  "--units-per-step", sizes.ipc, "--iteration", sizes.iteration, *gate,
-                  *recover_options, "--output-dir", out / folder, *run)
+    for name, folder in folders.items():
+        for seed in range(o.seeds):
+            for kind, labels in (("soft", ()), ("hard", ("--loss-type", "ce", *recipe.views))):
+                steps.append((f"validate: {name}, {kind} labels, seed {seed}", train_fkd, [
+                    "--student", "resnet18", "--epochs", recipe.epochs, "--seed", seed,
+                    *recipe.test, *recipe.student, "--output-dir", folder, *run, *labels,
+                    "--student-name", f"{kind}_seed{seed}"]))
+    return steps
 
-    for name, (folder, _) in SETS.items():
-        steps.run(f"relabel: {name}", generate_soft_label, "--teachers", *TEACHERS,
-                  "--teacher-weights", teachers, "--epochs", sizes.epochs,
-                  "--output-dir", out / folder, *run)
 
-    for name, (folder, _) in SETS.items():
-        for seed in range(args.seeds):
-            for kind, loss in (("soft", []), ("hard", ["--loss-type", "ce"])):
-                steps.run(f"validate: {name}, {kind} labels, seed {seed}", train_fkd,
-                          "--student", "resnet18", "--epochs", sizes.epochs, "--seed", seed,
-                          "--output-dir", out / folder, *run, *loss,
-                          "--student-name", f"{kind}_seed{seed}")
-    return steps.timings.seconds
+def print_steps(steps):
+    """Print the commands."""
+    from reproduce import command_line
+
+    for _, entry, arguments in steps:
+        print(command_line(entry.__spec__.name, arguments))
 
 
 if __name__ == "__main__":

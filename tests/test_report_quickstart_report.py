@@ -1,13 +1,13 @@
 import json
 import math
-from dataclasses import dataclass
 
 import pytest
 import tiny
 from PIL import Image
 
-from report import digits_report
-from report.digits_report import Row
+from report import quickstart_report
+from report.quickstart_report import Row
+from reproduce.quickstart import Recipe
 from utils.files import write_json
 
 ROWS = [Row("PRISM", images=100, test_images=500, cosine=0.8,
@@ -19,11 +19,11 @@ ROWS = [Row("PRISM", images=100, test_images=500, cosine=0.8,
 
 
 def test_sampling_error_by_hand():
-    assert math.isclose(digits_report.sampling_error(90.0, 400), 1.5)
+    assert math.isclose(quickstart_report.sampling_error(90.0, 400), 1.5)
 
 
 def test_findings_say_what_the_test_images_cannot_tell():
-    assert digits_report.findings(ROWS).splitlines() == [
+    assert quickstart_report.findings(ROWS).splitlines() == [
         "- soft labels: PRISM is 41.0 points above other",
         "- hard labels: PRISM is 1.0 points below other; 500 test images cannot tell (standard "
         "error 2.5)",
@@ -31,7 +31,7 @@ def test_findings_say_what_the_test_images_cannot_tell():
 
 
 def test_the_table_has_mean_and_spread():
-    assert digits_report.results_table(ROWS).splitlines() == [
+    assert quickstart_report.results_table(ROWS).splitlines() == [
         "| set | top-1 soft labels | top-1 hard labels | mean intra-class cosine |",
         "|---|---|---|---|",
         "| PRISM | 91.0 ± 1.4 | 80.0 ± 0.0 | 0.800 |",
@@ -39,7 +39,7 @@ def test_the_table_has_mean_and_spread():
 
 
 def test_the_csv_has_a_line_per_set_and_seed(tmp_path):
-    digits_report.write_csv(ROWS, tmp_path / "t.csv")
+    quickstart_report.write_csv(ROWS, tmp_path / "t.csv")
     lines = (tmp_path / "t.csv").read_text().split()
     assert lines[0] == ("set,seed,images,soft_best_top1,soft_last_top1,hard_best_top1,"
                         "hard_last_top1,intra_class_cosine")
@@ -47,10 +47,8 @@ def test_the_csv_has_a_line_per_set_and_seed(tmp_path):
     assert len(lines) == 5
 
 
-@dataclass(frozen=True)
-class Sizes:
-    ipc: int = 2
-    squeeze: tuple = ("--epochs", "1")
+RECIPE = Recipe("Digits", ("resnet18",), ipc=2, iteration=3, epochs=2, units_per_step=1, train=())
+STUDENT = {"eval_every": 10, "dataset": "digits", "image_size": 32, "stem": "imagenet"}
 
 
 @pytest.fixture
@@ -65,23 +63,25 @@ def out(tmp_path):
         for kind in ("soft", "hard"):
             student = tmp_path / name / f"students/{kind}_seed0"
             test = {"epoch": 1, "top1": top1, "top5": 100.0}
-            write_json(student / "result.json", {"best": test, "last": test, "test_images": 500})
+            write_json(student / "result.json", {"best": test, "last": test, "test_images": 500,
+                                                "options": STUDENT})
             (student / "metrics.jsonl").write_text(json.dumps({"epoch": 0, "loss": 1.0}) + "\n"
                                                    + json.dumps(test) + "\n")
     return tmp_path
 
 
 def test_the_report_is_one_page_with_two_pictures(out, capsys):
-    sets = {"PRISM": ("prism", []), "random real": ("random", [])}
+    folders = {"PRISM": out / "prism", "random real": out / "random"}
     seconds = {"recover: PRISM": {"seconds": 2.0, "command": "python -m a"},
                "relabel: PRISM": {"seconds": 3.5, "command": "python -m b"}}
-    path = digits_report.write_report(out, sets, 1, ["resnet18"], seconds, Sizes())
+    path = quickstart_report.write_report(out, RECIPE, folders, 1, seconds)
 
     text = path.read_text()
     assert path == out / "report.md"
     for part in ("# Digits, distilled to 6 images\n", "| PRISM | 90.0 | 90.0 | ", "on 500 real",
                  "- soft labels: PRISM is 40.0 points above random real\n", "1 student seed.",
-                 "| resnet18 | 97.2 |\n", "Sizes: ipc 2; ", "| recover: PRISM | 2.0 |\n",
+                 "| resnet18 | 97.2 |\n", "Sizes: 32 px, IPC 2, 3 steps, 2 epochs, stem imagenet; ",
+                 "| recover: PRISM | 2.0 |\n",
                  "| together | 6 |\n", "```\npython -m a\npython -m b\n```\n"):
         assert part in text, part
     assert "| PRISM | 90.0 | 90.0 | " in capsys.readouterr().out

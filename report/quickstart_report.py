@@ -3,7 +3,7 @@
 import csv
 import json
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from matplotlib.figure import Figure
@@ -12,7 +12,7 @@ from data.image_set import open_distilled
 from data.images import save_grid
 from models.networks import load_network
 from report import similarity
-from report.sets import open_sets
+from report.sets import open_sets, titles
 from report.start_grid import grid_rows
 from report.verdicts import spread
 from utils.files import read_json, write_bytes, written_whole
@@ -20,21 +20,22 @@ from utils.plots import save_figure
 
 KINDS = ("soft", "hard")  # labels
 GRID_SLICES = 3
+GRID_WIDTH = 1400  # pixels that the columns may take
 
-TEXT = """# Digits, distilled to {images} images
+TEXT = """# {name}, distilled to {images} images
 
 {table}
 
 {findings}
 
-Top-1 is the best of the tests every 10 epochs, as in the paper, on {test_images} real digits that
-no network was trained on (the teachers' recipes were chosen by looking at them); {seeds}.
-Soft labels come from the four teachers, hard labels are the class alone.
+Top-1 is the best of the tests every {every} epochs, as in the paper, on {test_images} real images
+that no network was trained on{caveat}; {seeds}.
+Soft labels come from the {teacher_count} teachers, hard labels are the class alone.
 The cosine is that of {teacher}'s penultimate features over all pairs of a class; lower is more
 diverse. Last and best of every seed: [table.csv](table.csv).
 
 ## Images
-Three slices; a column is a class. PRISM and SRe2L started from the images in the row "start".
+{grid_words}
 
 ![grid](grid.png)
 
@@ -54,6 +55,8 @@ Sizes: {sizes}; {threads} CPU threads.
 {commands}
 ```
 """
+# The teachers' recipes for digits were chosen by looking at the test digits.
+DIGITS_CAVEAT = " (the teachers' recipes were chosen by looking at them)"
 
 
 @dataclass(frozen=True)
@@ -68,32 +71,36 @@ class Row:
     last: dict
 
 
-def write_report(out, sets, seeds, teachers, seconds, sizes):
+def write_report(out, recipe, folders, seeds, seconds):
     """Write table.csv, grid.png, curves.png and report.md into `out`, and print the table.
 
-    sets: {name: (folder below out, recover options)}. seeds: number of students per set and kind of
-    labels. teachers: names, of which the first gives the features. seconds: {step: {"seconds",
-    "command"}}. sizes: dataclass of the run's sizes. Returns the report's path.
+    recipe: reproduce.quickstart.Recipe. folders: {name of a set: run folder}. seeds: number of
+    students per set and kind of labels. seconds: {step: {"seconds", "command"}}. Returns the
+    report's path.
     """
-    folders = {name: out / folder for name, (folder, _) in sets.items()}
-    network = load_network(out / "teachers" / f"{teachers[0]}.safetensors")[0].eval()
+    names = recipe.teachers  # the first one gives the features
+    network = load_network(out / "teachers" / f"{names[0]}.safetensors")[0].eval()
     rows = [measure(name, folder, seeds, network) for name, folder in folders.items()]
+    first = next(iter(folders.values()))
+    student = read_json(first / "students/soft_seed0/result.json", "validate")["options"]
 
     write_csv(rows, out / "table.csv")
-    draw_grid(folders, out / "grid.png")
+    grid_words = draw_grid(folders, out / "grid.png")
     draw_curves(folders, seeds, out / "curves.png")
 
     accuracies = [read_json(out / "teachers" / f"{name}.json", "squeeze")["result"]["top1"]
-                  for name in teachers]
+                  for name in names]
     total = sum(step["seconds"] for step in seconds.values())
     text = TEXT.format(
-        images=rows[0].images, test_images=rows[0].test_images, teacher=teachers[0],
+        name=recipe.name, images=rows[0].images, every=student["eval_every"],
+        test_images=f"{rows[0].test_images:,}", teacher=names[0], teacher_count=len(names),
+        caveat=DIGITS_CAVEAT if student["dataset"] == "digits" else "",
         seeds=f"{seeds} student seed{'s' if seeds > 1 else ''}",
-        table=results_table(rows), findings=findings(rows),
+        table=results_table(rows), findings=findings(rows), grid_words=grid_words,
         teachers=markdown_table(["teacher", "top-1"], [
-            [name, f"{top1:.1f}"] for name, top1 in zip(teachers, accuracies, strict=True)]),
-        sizes=", ".join(f"{name} {value}" for name, value in asdict(sizes).items()
-                        if not isinstance(value, tuple)),
+            [name, f"{top1:.1f}"] for name, top1 in zip(names, accuracies, strict=True)]),
+        sizes=f"{student['image_size']} px, IPC {recipe.ipc}, {recipe.iteration} steps, "
+              f"{recipe.epochs} epochs, stem {student['stem']}",
         threads=torch.get_num_threads(),
         steps=markdown_table(["step", "seconds"], [
             *([title, step["seconds"]] for title, step in seconds.items()),
@@ -182,13 +189,19 @@ def write_csv(rows, path):
 def draw_grid(folders, path):
     """Start images above what PRISM and SRe2L made of them, then the random subset.
 
-    The first slices are shown, a column per class.
+    The first slices are shown, and of many classes as many as fit beside one another. Returns a
+    sentence that says what is seen.
     """
     sets = open_sets(folders, workers=1)
     first = next(iter(sets.values()))
+    count = min(len(first.classes), max(4, GRID_WIDTH // max(64, first.image_size)))
     slices = range(min(GRID_SLICES, len(first) // len(first.classes)))
-    rows, names, _ = grid_rows(sets, folders, range(len(first.classes)), slices)
-    save_grid(rows, path, names, first.classes, cell=64)
+    rows, names, _ = grid_rows(sets, folders, range(count), slices)
+    save_grid(rows, path, names, titles(first.classes[:count]), cell=64)
+
+    columns = "class" if count == len(first.classes) else f"class, of the first {count}"
+    return (f"The first {len(slices)} images of a class are shown; a column is a {columns}. PRISM "
+            "and SRe2L started from the images in the row \"start\".")
 
 
 def draw_curves(folders, seeds, path):
@@ -202,7 +215,7 @@ def draw_curves(folders, seeds, path):
                 metrics = folder / f"students/{kind}_seed{seed}/metrics.jsonl"
                 axes.plot(*tested(metrics), style, color=f"C{i}", marker="o", markersize=3,
                           label=label)
-    axes.set(xlabel="epoch", ylabel="top-1 on the test digits (%)", xlim=(0, None))
+    axes.set(xlabel="epoch", ylabel="top-1 on the real test images (%)", xlim=(0, None))
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
