@@ -1,0 +1,94 @@
+import shlex
+
+import pytest
+import tiny
+
+from reproduce import quickstart
+from utils.errors import UserError
+
+CLASSES = ("cat", "dog", "newt")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Options that name a training and a test folder of tiny coloured images."""
+    root = tmp_path_factory.mktemp("pets")
+    tiny.image_folder(root / "train", CLASSES, 6, size=(36, 32))
+    tiny.image_folder(root / "test", CLASSES, 2, size=(36, 32), seed=1)
+    return ["--train-dir", root / "train", "--val-dir", root / "test"]
+
+
+def run(*arguments):
+    quickstart.main([str(argument) for argument in arguments])
+
+
+def test_a_folder_of_images_ends_in_a_page(folders, tmp_path, capsys):
+    command = [*folders, "--fast", "--output-dir", tmp_path, "--device", "cpu", "--threads", "1"]
+    run(*command)
+    printed = capsys.readouterr().out
+    assert "3 classes, 6 images each, 6 to test\n  short side  32 px" in printed
+    assert "The plan for --minutes 30 on cpu with 1 threads\n  image size  32 px, stem " in printed
+    assert "mirroring   yes (--mirror no where " in printed
+
+    page = (tmp_path / "report.md").read_text()
+    for part in ("# pets", ", distilled to 6 images", "| PRISM | ",
+                 "on 6 real images", "--flip-prob 0.5", "python -m models.pretrain --train-dir "):
+        assert part in page, part
+    assert (tmp_path / "grid.png").exists()
+
+    # The plan is kept, so the same command finds everything done, however fast the machine is now.
+    images = sorted(p.stat().st_mtime_ns for p in (tmp_path / "prism/images").rglob("*.png"))
+    run(*command)
+    assert capsys.readouterr().out.count("already finished") == 6
+    assert images == sorted(
+        p.stat().st_mtime_ns for p in (tmp_path / "prism/images").rglob("*.png"))
+    with pytest.raises(UserError, match="was made with ipc = null, now ipc = 1. Give the same"):
+        run(*command, "--ipc", "1")
+
+
+def test_a_dry_run_prints_plan_and_commands_and_writes_nothing(folders, tmp_path, capsys):
+    run(*folders, "--dry-run", "--mirror", "no", "--output-dir", tmp_path / "out", "--threads", "1")
+    printed = capsys.readouterr().out
+    commands = [shlex.split(line) for line in printed.splitlines() if line.startswith("python -m")]
+    assert len(commands) == 1 + 3 + 3 + 6
+    assert all(command[command.index("--flip-prob") + 1] == "0" for command in commands
+               if "--flip-prob" in command)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_digits_have_a_recipe_of_their_own(tmp_path, capsys):
+    run("--fast", "--dry-run", "--output-dir", tmp_path)
+    printed = capsys.readouterr().out
+    assert printed.count("--dataset digits") == 4
+    assert "--teachers resnet18 mobilenet_v2 shufflenet_v2_x0_5 alexnet --epochs 1 " in printed
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), [
+    (["--train-dir", "here"], "--train-dir was given without --val-dir. Give both"),
+    (["--mirror", "no"], "--mirror: digits have a recipe of their own"),
+    (["--image-size", "48"], "--image-size: digits have a recipe of their own")])
+def test_options_that_do_not_fit_together(arguments, sentence):
+    with pytest.raises(UserError, match=sentence):
+        run(*arguments)
+
+
+def test_images_that_cannot_be_distilled(folders, tmp_path):
+    with pytest.raises(UserError, match="class cat has 6 training images to start from. Give "):
+        run(*folders, "--ipc", "7", "--output-dir", tmp_path)
+    with pytest.raises(UserError, match="need about [0-9]+ minutes at least on this machine"):
+        run(*folders, "--minutes", "0.001", "--output-dir", tmp_path)
+
+    tiny.image_folder(tmp_path / "one", ("cat",), 2)
+    with pytest.raises(UserError, match="has one class folder, cat. A classifier needs two"):
+        run("--train-dir", tmp_path / "one", "--val-dir", tmp_path / "one")
+    tiny.image_folder(tmp_path / "two", ("cat", "dog"), 2)
+    with pytest.raises(UserError, match="newt is a class in .* alone"):
+        run(*folders[:2], "--val-dir", tmp_path / "two")
+
+
+def test_what_images_are_called():
+    def name(path):
+        return quickstart.images_name(quickstart.Quickstart(train_dir=quickstart.Path(path)))
+
+    assert name("/data/pets/train") == "pets"
+    assert name("/data/pets") == "pets"
