@@ -2,13 +2,18 @@
 
 Drawing and applying are two functions, so that draws can be stored and replayed.
 
-Every draw takes a CPU torch.Generator. Boxes of crops are (top, left, height, width) in pixels.
+Every draw takes a CPU torch.Generator. Boxes of crops are (top, left, height, width) in pixels. A
+box may reach outside of its image, where everything is black.
 """
 
 import math
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+
+from data.images import standardise_
+from data.names import largest_shift
 
 RATIO = (3 / 4, 4 / 3)  # of crops, width to height (RandomResizedCrop)
 _WEIGHT_BITS = 22  # see apply_crops
@@ -20,6 +25,22 @@ def to_device(tensor, device):
     if torch.device(device).type == "cuda" and not tensor.is_cuda:
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
+
+
+def draw_boxes(kind, count, size, area, generator):
+    """Boxes of `count` square images of a side: int64 [count, 4].
+
+    kind: one of data.names.AUGMENTS. area: (low, high) of crops, as a part of the image.
+    """
+    if kind == "crop":
+        return draw_crops(count, size, size, area, RATIO, generator)
+    return draw_shifts(count, size, largest_shift(size) if kind == "shift" else 0, generator)
+
+
+def draw_shifts(count, size, pad, generator):
+    """Boxes of whole images of a side, shifted by whole pixels uniform on -pad ... pad."""
+    corners = torch.randint(-pad, pad + 1, (count, 2), generator=generator)
+    return torch.cat([corners, torch.full((count, 2), size)], 1)
 
 
 def draw_crops(count, height, width, area, ratio, generator):
@@ -88,15 +109,25 @@ def apply_crops(pixels, boxes, size):
     """Crop each image by its own box and resize it to size x size, equal to PIL bit for bit.
 
     pixels: uint8 [n, 3, H, W]; boxes: [n, 4] no larger than size. Returns uint8 [n, 3, size, size].
+    What lies outside of an image is black.
     PIL resizes rows first, rounds to 8 bits, then columns, with weights rounded to 2^-22 and
     integer sums; so does this. The result does not depend on device, batch shape, threads or
     summation order.
     """
+    pad = _reach(boxes, *pixels.shape[2:])
+    if pad:
+        pixels, boxes = F.pad(pixels, [pad] * 4), boxes + torch.tensor([pad, pad, 0, 0])
     at_once = max(1, _CACHED_PIXELS // pixels[0].numel())
     if pixels.is_cuda:
         at_once = len(pixels)
     parts = zip(pixels.split(at_once), boxes.split(at_once), strict=True)
     return torch.cat([_crop_part(part, part_boxes, size) for part, part_boxes in parts])
+
+
+def _reach(boxes, height, width):
+    """By how many pixels boxes [n, 4] reach outside of images of height x width, at most."""
+    top, left, h, w = boxes.unbind(1)
+    return int(torch.stack([-top, -left, top + h - height, left + w - width]).max().clamp(min=0))
 
 
 def _crop_part(pixels, boxes, size):
@@ -127,12 +158,25 @@ def _blend_rows(pixels, low, high, weight):
 def crop_differentiable(x, box, size):
     """One crop for a whole batch of normalised images, differentiable (recover's augmentation).
 
-    x: float [n, 3, H, W]; box: four integers; returns [n, 3, size, size].
+    x: float [n, 3, H, W]; box: four integers; returns [n, 3, size, size]. What lies outside of the
+    images is black.
     """
+    box = torch.as_tensor(box)
+    pad = _reach(box.view(1, 4), *x.shape[2:])
+    if pad:
+        x, box = _in_black(x, pad), box + torch.tensor([pad, pad, 0, 0])
     top, left, height, width = (torch.tensor([int(v)]) for v in box)
     across = interpolation_matrices(left, width, x.shape[3], size)[0].to(x.dtype)
     down = interpolation_matrices(top, height, x.shape[2], size)[0].to(x.dtype)
     return to_device(down, x.device) @ (x @ to_device(across, x.device).t())
+
+
+def _in_black(x, pad):
+    """Normalised images [n, 3, H, W] in a black frame of `pad` pixels."""
+    n, channels, height, width = x.shape
+    framed = standardise_(x.new_zeros(n, channels, height + 2 * pad, width + 2 * pad))
+    framed[:, :, pad : pad + height, pad : pad + width] = x
+    return framed
 
 
 def draw_flips(count, probability, generator):

@@ -18,9 +18,10 @@ from utils.seeding import stream
 class PlanOptions:
     """What a plan depends on, besides the epoch.
 
-    images: number of images N. size: their side S in pixels. batch_size: B. min_area: least crop
-    area, as a part of the image; the largest is 1. flip: probability of mirroring. mix: "cutmix",
-    "mixup" or "none", with lambda ~ Beta(alpha, alpha). seed: the fkd seed.
+    images: number of images N. size: their side S in pixels. batch_size: B. augment: one of
+    data.names.AUGMENTS. min_area: least area of a crop, as a part of the image; the largest is 1.
+    flip: probability of mirroring. mix: "cutmix", "mixup" or "none", with lambda ~ Beta(alpha,
+    alpha). seed: the fkd seed.
     """
 
     images: int
@@ -31,6 +32,7 @@ class PlanOptions:
     mix: str = "cutmix"
     alpha: float = 1.0
     seed: int = 42
+    augment: str = "crop"
 
     @property
     def batches(self):
@@ -46,7 +48,8 @@ class PlanOptions:
 class EpochPlan:
     """One epoch, by position: the i-th view that is shown.
 
-    order int64 [N]: which image. crops int64 [N, 4]: top, left, height, width in pixels.
+    order int64 [N]: which image. crops int64 [N, 4]: top, left, height, width in pixels of a crop,
+    a shift (top and left may be negative) or the whole image.
     flips bool [N]. partners int64 [N]: with which position of its batch it is mixed.
     By batch: lams float64 [batches], boxes int64 [batches, 4] (CutMix box, see
     augment.draw_cutmix_box; zeros for Mixup). Without mixing, partners, lams and boxes are the
@@ -84,7 +87,7 @@ def draw_plan(options, epoch):
     generator = stream(options.seed, "plan", epoch)
     count, size = options.images, options.size
     order = torch.randperm(count, generator=generator)
-    crops = augment.draw_crops(count, size, size, (options.min_area, 1.0), augment.RATIO, generator)
+    crops = augment.draw_boxes(options.augment, count, size, (options.min_area, 1.0), generator)
     flips = augment.draw_flips(count, options.flip, generator)
 
     partners, lams, boxes = [], [], []

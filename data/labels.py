@@ -165,7 +165,8 @@ def plan_options(options, images):
     return PlanOptions(images=images, size=options["image_size"],
                        batch_size=options["batch_size"], min_area=options["min_scale_crops"],
                        flip=options["flip_prob"], mix=options["mix_type"],
-                       alpha=options["mix_alpha"], seed=options["fkd_seed"])
+                       alpha=options["mix_alpha"], seed=options["fkd_seed"],
+                       augment=options.get("augment", "crop"))  # older files know crops alone
 
 
 def check_images(folder, labelled, images):

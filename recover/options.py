@@ -7,7 +7,7 @@ differ. Imports no PyTorch.
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.names import DATASETS
+from data.names import AUGMENT_WORDS, AUGMENTS, DATASETS, flip_probability
 from recover.presets import POOL, PRESETS
 from utils import options, schedules
 from utils.errors import UserError
@@ -197,6 +197,8 @@ class Optimisation:
         choices=("varied", "constant"))
     lr: float = option(0.05, "learning rate of Adam, cosine to 0 (SRe2L: 0.25)", group="method",
                        type=options.positive_float)
+    augment: str = option("crop", f"how images are cut in each step; {AUGMENT_WORDS}",
+                          choices=AUGMENTS)
     min_scale_crops: float = option(0.08, "least area of a crop, as a part of the image",
                                     type=options.positive_fraction)
     crop_schedule: str = option(
@@ -313,13 +315,13 @@ def check(o):
 def resolve(o, images):
     """The options with what depends on the real images (an ImageSet) filled in."""
     size = images.image_size
-    flip = 0.5 if images.flips else 0.0
     auto = "png" if size < 64 else "jpg"
     return options.with_values(
         o, image_size=size, bn_teachers=tuple(o.law.pool),
         image_format=auto if o.data.image_format == "auto" else o.data.image_format,
         ranker=o.start.ranker or o.law.primary_teacher,
-        flip_prob=flip if o.optimisation.flip_prob is None else o.optimisation.flip_prob,
+        flip_prob=flip_probability(images.dataset) if o.optimisation.flip_prob is None
+        else o.optimisation.flip_prob,
         jitter=32 * size // 224 if o.optimisation.jitter is None else o.optimisation.jitter)
 
 

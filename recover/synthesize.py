@@ -32,20 +32,20 @@ def synthesize(states, alignments, options, first_step=0):
 
 
 def draw_augmentation(unit, step, size, options):
-    """One draw for a whole unit: crop box, mirrored or not, roll.
+    """One draw for a whole unit: box, mirrored or not, roll.
 
     The stream is (seed, "recover", *unit.key, step). size: side of the images in pixels.
     """
     o, generator = options.optimisation, stream(options.run.seed, "recover", *unit.key, step)
     least = schedules.crop_area(o.crop_schedule, step, unit.steps, o.min_scale_crops,
                                 o.crop_milestone)
-    box = augment.draw_crops(1, size, size, (least, 1.0), augment.RATIO, generator)[0]
+    box = augment.draw_boxes(o.augment, 1, size, (least, 1.0), generator)[0]
     flip = bool(augment.draw_flips(1, o.flip_prob, generator))
     return box, flip, augment.draw_roll(o.jitter, generator)
 
 
 def apply_augmentation(x, draw):
-    """Crop, flip and roll a unit's images [n, 3, S, S] in the same way, differentiably."""
+    """Cut, flip and roll a unit's images [n, 3, S, S] in the same way, differentiably."""
     box, flip, (rows, columns) = draw
     x = augment.crop_differentiable(x, box, x.shape[-1])
     return augment.roll(x.flip(3) if flip else x, rows, columns)

@@ -7,7 +7,7 @@ differ. Imports no PyTorch.
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.names import LABEL_FORMATS, MIXES, has_flips
+from data.names import AUGMENT_WORDS, AUGMENTS, LABEL_FORMATS, MIXES, flip_probability
 from models.names import ENSEMBLE_RULES
 from relabel.presets import PRESETS, TEACHERS
 from utils import options
@@ -53,6 +53,8 @@ class Views:
     batch_size: int = option(
         50, "images that are mixed and labelled together; the student's batch is the same",
         group="size", type=options.positive_int)
+    augment: str = option("crop", f"how an image is cut into a view; {AUGMENT_WORDS}",
+                          choices=AUGMENTS)
     min_scale_crops: float = option(
         0.25, "least area of a crop, as a part of the image", group="method",
         type=options.positive_fraction)
@@ -107,10 +109,10 @@ def parse(argv=None):
 def resolve(o, images):
     """The options with what depends on the images (an ImageSet) and on one another filled in."""
     teachers, views = o.teachers.teachers, o.views
-    flip = 0.5 if has_flips(images.dataset) else 0.0
     return options.with_values(
         o, teachers=teachers[:1] if o.teachers.ensemble == "single" else teachers,
-        flip_prob=flip if views.flip_prob is None else views.flip_prob,
+        flip_prob=flip_probability(images.dataset) if views.flip_prob is None
+        else views.flip_prob,
         mix_alpha=views.mix_alpha or MIXES[views.mix_type],
         fkd_path=o.data.fkd_path or o.data.output_dir / "labels")
 

@@ -6,7 +6,7 @@ from PIL import Image
 
 from data import augment, images
 from data.epoch_plan import EpochPlan, PlanOptions, draw_plan, make_views, mix_views, mixed_batch
-from data.names import MIXES
+from data.names import AUGMENTS, MIXES
 
 OPTIONS = PlanOptions(images=13, size=24, batch_size=5)
 
@@ -32,7 +32,8 @@ def test_a_plan_is_a_pure_function(mix):
 
 
 @pytest.mark.parametrize("change", [{"seed": 43}, {"batch_size": 4}, {"min_area": 0.5},
-                                    {"flip": 0.1}, {"mix": "none"}, {"alpha": 0.2}, {"size": 23}])
+                                    {"flip": 0.1}, {"mix": "none"}, {"alpha": 0.2}, {"size": 23},
+                                    {"augment": "shift"}, {"augment": "none"}])
 def test_every_option_counts(change):
     plan, other = draw_plan(OPTIONS, 0), draw_plan(dataclasses.replace(OPTIONS, **change), 0)
     assert plan != other
@@ -67,9 +68,10 @@ def test_without_mixing():
     assert torch.equal(mix_views(views, plan, 1), views)
 
 
-@pytest.mark.parametrize("mix", MIXES)
-def test_a_stored_plan_replays_the_same_views(mix):
-    plan = draw_plan(dataclasses.replace(OPTIONS, mix=mix, alpha=0.8), 4)
+@pytest.mark.parametrize(("mix", "kind"), [
+    *((mix, "crop") for mix in MIXES), *(("cutmix", kind) for kind in AUGMENTS)])
+def test_a_stored_plan_replays_the_same_views(mix, kind):
+    plan = draw_plan(dataclasses.replace(OPTIONS, mix=mix, alpha=0.8, augment=kind), 4)
     stored = {name: tensor.clone() for name, tensor in plan.tensors().items()}
     again = EpochPlan.from_tensors(plan.options, stored)
     for name in stored:
@@ -80,9 +82,11 @@ def test_a_stored_plan_replays_the_same_views(mix):
         assert torch.equal(mixed_batch(batch_pixels(again, batch), again, batch), views)
 
 
-@pytest.mark.parametrize("mix", ["cutmix", "mixup"])
-def test_a_mixed_batch_equals_pil_image_by_image(mix):
-    plan, batch = draw_plan(dataclasses.replace(OPTIONS, mix=mix), 2), 2
+@pytest.mark.parametrize(("mix", "kind"), [
+    *(("cutmix", kind) for kind in AUGMENTS), ("mixup", "crop")])
+def test_a_mixed_batch_equals_pil_image_by_image(mix, kind):
+    """Pillow, too, gives black for what lies outside of an image."""
+    plan, batch = draw_plan(dataclasses.replace(OPTIONS, mix=mix, augment=kind), 2), 2
     rows = OPTIONS.rows(batch)
 
     views = []
@@ -104,10 +108,22 @@ def test_a_mixed_batch_equals_pil_image_by_image(mix):
     assert torch.equal(mixed_batch(batch_pixels(plan, batch), plan, batch), expected)
 
 
+def test_shifts_reach_an_eighth_of_the_side_each_way_and_none_keeps_the_image():
+    options = dataclasses.replace(OPTIONS, images=500, size=32, augment="shift")
+    boxes = draw_plan(options, 0).crops
+    for corner in boxes[:, :2].t():
+        assert sorted(set(corner.tolist())) == list(range(-4, 5))
+    assert boxes[:, 2:].unique().tolist() == [32]
+
+    plan = draw_plan(dataclasses.replace(OPTIONS, augment="none", flip=0.0), 0)
+    own = batch_pixels(plan, 1)
+    assert torch.equal(make_views(own, plan, 1), images.normalise(own))
+
+
 @pytest.mark.gpu
-@pytest.mark.parametrize("mix", ["cutmix", "mixup"])
-def test_the_same_bits_on_a_gpu(mix):
-    plan = draw_plan(dataclasses.replace(OPTIONS, mix=mix), 0)
+@pytest.mark.parametrize(("mix", "kind"), [("cutmix", "crop"), ("mixup", "shift")])
+def test_the_same_bits_on_a_gpu(mix, kind):
+    plan = draw_plan(dataclasses.replace(OPTIONS, mix=mix, augment=kind), 0)
     for batch in range(3):
         own = batch_pixels(plan, batch)
         on_gpu = mixed_batch(own.cuda(), plan, batch)

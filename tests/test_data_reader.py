@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 import data
 from data.epoch_plan import draw_plan, mixed_batch
 from data.label_formats import through_format
-from data.names import LABEL_FORMATS, MIXES
+from data.names import AUGMENTS, LABEL_FORMATS, MIXES
 from utils.errors import UserError
 
 CLASSES = ("cat", "dog", "owl")
@@ -22,10 +22,12 @@ def run(tmp_path):
     return tiny.distilled_folder(tmp_path / "run", tmp_path / "train", CLASSES, 3, size=24)
 
 
-@pytest.mark.parametrize(("mix", "label_format"), [
-    *((mix, "fp16") for mix in MIXES), *(("cutmix", name) for name in LABEL_FORMATS)])
-def test_items_are_what_the_teachers_saw(run, mix, label_format):
+@pytest.mark.parametrize(("mix", "label_format", "kind"), [
+    *((mix, "fp16", "crop") for mix in MIXES), *(("cutmix", "fp16", kind) for kind in AUGMENTS),
+    *(("cutmix", name, "crop") for name in LABEL_FORMATS)])
+def test_items_are_what_the_teachers_saw(run, mix, label_format, kind):
     store = tiny.label_folder(run, 2, batch_size=4, mix_type=mix, label_format=label_format,
+                              augment=kind,
                               label_top_k=2 if label_format == "topk" else None)
     dataset = data.load(run)
     assert (len(dataset), dataset.epochs, dataset.batch_size) == (9, [0, 1], 4)

@@ -187,6 +187,28 @@ def test_late_images_stay_as_they_are_until_they_join():
     assert (steps[3][2:] != first[2:]).flatten(1).any(1).all()
 
 
+@pytest.mark.parametrize("kind", ["shift", "none"])
+def test_shifted_and_whole_images(kind):
+    """Shifted in black by up to an eighth of the side; what leaves the image has no gradient."""
+    options, u = recipe(augment=kind, flip_prob=0.0, jitter=0), unit()
+    size, black = 16, images.standardise_(torch.zeros(3, 1, 1, dtype=torch.float64))
+    corners = set()
+    for step in range(40):
+        x = torch.randn(2, 3, size, size, dtype=torch.float64, requires_grad=True)
+        draw = draw_augmentation(u, step, size, options)
+        top, left = draw[0][:2].tolist()
+        corners |= {top, left}
+
+        framed = black.expand(2, 3, size + 8, size + 8).clone()
+        framed[:, :, 4:-4, 4:-4] = x.detach()
+        expected = framed[:, :, 4 + top : 4 + top + size, 4 + left : 4 + left + size]
+        view = apply_augmentation(x, draw)
+        assert torch.equal(view, expected)
+        view.sum().backward()
+        assert x.grad.sum() == 2 * 3 * (size - abs(top)) * (size - abs(left))
+    assert corners == (set(range(-2, 3)) if kind == "shift" else {0})
+
+
 def test_crops_follow_the_schedule():
     options = recipe(crop_schedule="cosine", crop_milestone=0.5, min_scale_crops=0.1)
     for step in range(10):

@@ -29,6 +29,7 @@ def test_what_follows_from_the_images_and_from_other_options():
 def test_labels_json_keeps_what_changes_the_labels():
     assert manifest_options(resolve(parsed(), FOLDER), FOLDER) == {
         "teachers": ("resnet18", "mobilenet_v2", "alexnet", "shufflenet_v2_x0_5"),
-        "ensemble": "equal_energy", "fkd_seed": 42, "batch_size": 50, "min_scale_crops": 0.25,
-        "flip_prob": 0.5, "mix_type": "cutmix", "mix_alpha": 1.0, "image_size": 224,
-        "label_format": "fp16", "label_top_k": None, "precision": "fp32", "compile": False}
+        "ensemble": "equal_energy", "fkd_seed": 42, "batch_size": 50, "augment": "crop",
+        "min_scale_crops": 0.25, "flip_prob": 0.5, "mix_type": "cutmix", "mix_alpha": 1.0,
+        "image_size": 224, "label_format": "fp16", "label_top_k": None, "precision": "fp32",
+        "compile": False}

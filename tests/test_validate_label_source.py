@@ -45,10 +45,13 @@ def test_plans_of_a_run_follow_its_seed(run):
     (["--loss-type", "ce"], (50, 0.25, "none", 1.0, 0.5)),
     (["--loss-type", "ce", "--mix-type", "mixup", "--batch-size", "7"],
      (7, 0.25, "mixup", 0.8, 0.5)),
-    (["--loss-type", "ce", "--dataset", "digits"], (50, 0.25, "none", 1.0, 0.0))])
+    (["--loss-type", "ce", "--dataset", "digits"], (50, 0.25, "none", 1.0, 0.0)),
+    (["--loss-type", "ce", "--flip-prob", "0"], (50, 0.25, "none", 1.0, 0.0))])
 def test_own_plans(run, words, expected):
     plan = own_plan(*resolved(run, *words))
     assert (plan.batch_size, plan.min_area, plan.mix, plan.alpha, plan.flip) == expected
+    assert plan.augment == "crop"
+    assert own_plan(*resolved(run, *words, "--augment", "shift")).augment == "shift"
 
 
 def test_stored_labels_are_those_of_the_folder(run):
@@ -88,12 +91,22 @@ def test_labels_of_a_teacher_stay_as_they_are(run):
 
 @pytest.mark.parametrize(("option", "given", "labelled"), [
     ("--batch-size", "8", "5"), ("--min-scale-crops", "0.08", "0.25"),
-    ("--mix-type", "none", "cutmix")])
+    ("--mix-type", "none", "cutmix"), ("--augment", "none", "crop"), ("--flip-prob", "0.1", "0.5")])
 def test_views_that_differ_from_the_labels_are_refused(run, option, given, labelled):
     with pytest.raises(UserError, match=f"made with {option} {labelled}, found {option} {given}. "
                                         "Leave it out"):
         source_of(run, option, given)
     assert source_of(run, option, labelled).kind == "stored"
+
+
+def test_labels_give_the_augmentation_and_older_ones_mean_crops(run, tmp_path):
+    assert "augment" not in source_of(run).store.options
+    assert source_of(run).plan_options.augment == "crop"
+    tiny.distilled_folder(tmp_path, run / "real", tiny.WNIDS, 3)
+    tiny.label_folder(tmp_path, EPOCHS, augment="shift")
+    source = source_of(tmp_path)
+    assert options.with_plan(resolved(tmp_path)[0], source.plan_options).views.augment == "shift"
+    assert int(source.epoch(0)[0].crops.min()) < 0
 
 
 def test_more_epochs_than_stored_name_the_missing_one(run):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from data.epoch_plan import PlanOptions, draw_plan
 from data.label_formats import through_format
 from data.labels import LabelStore, arithmetic_of
-from data.names import MIXES, has_flips
+from data.names import MIXES, flip_probability
 from models.ensemble import Ensemble
 from models.networks import fingerprint
 from models.teachers import load_teachers
@@ -74,9 +74,11 @@ def open_source(o, images, device):
 def own_plan(o, images):
     """PlanOptions where no labels folder gives them: from the student's seed."""
     mix = o.views.mix_type or ("none" if label_kind(o) == "hard" else "cutmix")
+    flip = o.views.flip_prob
     return PlanOptions(
         images=len(images), size=images.image_size, batch_size=o.optimisation.batch_size or 50,
-        min_area=o.views.min_scale_crops or 0.25, flip=0.5 if has_flips(o.data.dataset) else 0.0,
+        augment=o.views.augment or "crop", min_area=o.views.min_scale_crops or 0.25,
+        flip=flip_probability(o.data.dataset) if flip is None else flip,
         mix=mix, alpha=MIXES[mix], seed=o.run.seed)
 
 
@@ -99,10 +101,12 @@ def open_labels(o, images):
 
 
 def check_views(o, store):
-    """Raise UserError for a batch size, crop or mixing that is asked for and not the labels'."""
+    """Raise UserError for a batch size, crop, flip or mixing that is asked for, not the labels'."""
     plan = store.plan_options
     pairs = {"batch_size": (o.optimisation.batch_size, plan.batch_size),
+             "augment": (o.views.augment, plan.augment),
              "min_scale_crops": (o.views.min_scale_crops, plan.min_area),
+             "flip_prob": (o.views.flip_prob, plan.flip),
              "mix_type": (o.views.mix_type, plan.mix)}
     for name, (value, labelled) in pairs.items():
         if value in (None, labelled):

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.names import DATASETS, MIXES
+from data.names import AUGMENT_WORDS, AUGMENTS, DATASETS, MIXES
 from models.names import ENSEMBLE_RULES, STEMS
 from utils import options, schedules
 from utils.errors import UserError
@@ -178,9 +178,15 @@ class Objective:
 class Views:
     """How images are shown to the student."""
 
+    augment: str | None = option(
+        None, f"how an image is cut into a view; {AUGMENT_WORDS} (default: the labels'; crop with "
+        "--labels teacher and --loss-type ce)", choices=AUGMENTS)
     min_scale_crops: float | None = option(
         None, "least area of a crop (default: the labels'; 0.25 with --labels teacher and "
         "--loss-type ce)", type=options.positive_fraction)
+    flip_prob: float | None = option(
+        None, "probability of mirroring (default: the labels'; else 0.5, or 0 for digits)",
+        type=options.fraction)
     mix_type: str | None = option(
         None, "how two images of a batch are mixed (default: the labels'; cutmix with --labels "
         "teacher, none with --loss-type ce)",
@@ -353,8 +359,8 @@ def resolve(o, images):
     """The options with defaults, rules and what depends on the distilled images filled in.
 
     images: an ImageSet. An option that the others leave unread becomes None, so that its value
-    makes no difference between students. Batch size, crops and mixing may still be None: the labels
-    give them (with_plan).
+    makes no difference between students. Batch size, crops, flips and mixing may still be None: the
+    labels give them (with_plan).
     """
     objective, optimisation, name = o.objective, o.optimisation, o.student.student
     kind, loss = label_kind(o), o.objective.loss_type
@@ -382,14 +388,15 @@ def resolve(o, images):
 
 
 def with_plan(o, plan):
-    """The options with batch size, crops and mixing of the epochs' plans (PlanOptions)."""
-    return options.with_values(o, batch_size=plan.batch_size, min_scale_crops=plan.min_area,
+    """The options with batch size, crops, flips and mixing of the epochs' plans (PlanOptions)."""
+    return options.with_values(o, batch_size=plan.batch_size, augment=plan.augment,
+                               min_scale_crops=plan.min_area, flip_prob=plan.flip,
                                mix_type=plan.mix)
 
 
 def result_options(o, plan):
     """{name: value} that options.json keeps and compares. plan: PlanOptions."""
-    return {**options.stored(o), "mix_alpha": plan.alpha, "flip_prob": plan.flip}
+    return {**options.stored(o), "mix_alpha": plan.alpha}
 
 
 def departures(o):
