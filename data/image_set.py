@@ -34,6 +34,7 @@ _NUMBERED = re.compile(r"new\d+")
 _DIGITS_TEST = 500
 _SHARE_OF_GPU = 0.5  # of its free memory that decoded images may take
 _BLOCK = 10_000  # images handed to threads at once: the queue for a million would take a gigabyte
+_HASHED = 5_000  # files of a set that contents_hash reads: ImageNet whole would take minutes
 
 
 @dataclass(frozen=True)
@@ -207,12 +208,32 @@ class ImageSet:
 
     # Knowing the images again
 
-    def listing_hash(self):
-        """SHA-256 over classes and names: notices other, fewer or more images, not other pixels."""
+    def contents_hash(self):
+        """Hex SHA-256 that tells real images from others: what teachers and runs are tied to.
+
+        It covers dataset, classes, the label and name of every image, and the contents of at most
+        5,000 files spread evenly over the set; of images in memory all. Other, fewer or more images
+        are always noticed, a single file with other contents only where it is among these.
+        """
         digest = hashlib.sha256(json.dumps([self.dataset, self.classes]).encode())
         for label, name in zip(self.labels.tolist(), self.names, strict=True):
             digest.update(f"{label}/{name}\n".encode())
+        digest.update("\n".join(self._sampled_hashes).encode())
         return digest.hexdigest()
+
+    @functools.cached_property
+    def _sampled_hashes(self):
+        """SHA-256 of every image in memory, or of at most _HASHED files."""
+        count = len(self) if self.paths is None else min(len(self), _HASHED)
+        return self._hashes([i * len(self) // count for i in range(count)])
+
+    def _hashes(self, indices):
+        """Hex SHA-256 of each of these images, read by several threads."""
+        hashes = []
+        with ThreadPoolExecutor(self.workers) as pool:
+            for start in range(0, len(indices), _BLOCK):
+                hashes += pool.map(self.source.sha256, indices[start : start + _BLOCK])
+        return hashes
 
     @functools.cached_property
     def identity(self):
@@ -221,10 +242,7 @@ class ImageSet:
         files is one SHA-256 over every name and content, so renaming, adding, removing or changing
         one image changes it.
         """
-        hashes = []
-        with ThreadPoolExecutor(self.workers) as pool:
-            for start in range(0, len(self), _BLOCK):
-                hashes += pool.map(self.source.sha256, range(start, min(start + _BLOCK, len(self))))
+        hashes = self._hashes(range(len(self)))
         lines = json.dumps(list(zip(self.names, hashes, strict=True)))
         return {"count": len(self), "classes": self.classes,
                 "files": hashlib.sha256(lines.encode()).hexdigest()}

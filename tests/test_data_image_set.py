@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from data import images
-from data.image_set import open_distilled, open_real
+from data.image_set import Arrays, Files, ImageSet, open_distilled, open_real
 from utils.errors import UserError
 from utils.files import write_json
 
@@ -34,7 +34,7 @@ def test_real_and_distilled_images_have_the_same_members(folder):
     assert torch.equal(real.labels, distilled.labels)
     assert real.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert [own.tolist() for own in distilled.by_class] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
-    assert real.listing_hash() == distilled.listing_hash()
+    assert real.contents_hash() == distilled.contents_hash()
     assert real.origin(4) == distilled.origin(4) == str(folder / "dog/img_001.JPEG")
     assert real.names[4] == "dog/img_001.JPEG"
 
@@ -124,13 +124,39 @@ def test_identity_notices_one_image(folder, change):
     change(folder)
     after = open_distilled(folder)
     assert after.identity["files"] != before.identity["files"]
-    assert (after.listing_hash() == before.listing_hash()) == (change is changed)
+    assert after.contents_hash() != before.contents_hash()
+
+
+def test_contents_of_a_large_set_are_sampled_evenly(folder, monkeypatch):
+    """Of nine files three are read; one more, one less or another name is noticed all the same."""
+    monkeypatch.setattr("data.image_set._HASHED", 3)
+    monkeypatch.setattr("data.image_set._BLOCK", 2)
+    read, sha256 = [], Files.sha256
+    monkeypatch.setattr(Files, "sha256", lambda self, i: read.append(i) or sha256(self, i))
+    before = open_distilled(folder)
+    assert before.contents_hash() == before.contents_hash()
+    assert sorted(read) == [0, 3, 6]
+    changed(folder)  # number 4, which is not read
+    assert open_distilled(folder).contents_hash() == before.contents_hash()
+    renamed(folder)
+    assert open_distilled(folder).contents_hash() != before.contents_hash()
+
+
+def test_contents_hash_counts_classes_and_their_order(folder):
+    orders = [open_real("imagefolder", "train", folder, 24, classes=order).contents_hash()
+              for order in (None, CLASSES, CLASSES[::-1])]
+    assert orders[0] == orders[1] != orders[2]
 
 
 def test_identity_of_images_in_memory():
     train, test = (open_real("digits", split) for split in ("train", "test"))
     assert train.identity == open_real("digits", "train").identity
     assert train.identity["files"] != test.identity["files"]
+    assert train.contents_hash() != test.contents_hash()
+    last = train.source.arrays.copy()
+    last[-1, 0, 0] ^= 1
+    other = ImageSet("digits", train.classes, train.labels, 32, Arrays(last, "digits train"))
+    assert other.contents_hash() != train.contents_hash()
 
 
 # Folders of classes
