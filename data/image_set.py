@@ -65,7 +65,11 @@ class Files:
             width, height = picture.size
             raise UserError(f"{self.paths[i]}: {width}x{height} pixels, the others have "
                             f"{size}x{size}. Distilled images must be of one size.")
-        return square_crop(picture, size) if self.square else centre_crop(picture, size)
+        try:
+            return square_crop(picture, size) if self.square else centre_crop(picture, size)
+        except ValueError as error:
+            raise UserError(f"{self.paths[i]}: {error}. Cut off the ends of its long side, or "
+                            "remove it.") from None
 
     def name(self, i):
         """What image number i is called: "CLASS FOLDER/FILE"."""

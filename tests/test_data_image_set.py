@@ -252,6 +252,14 @@ def test_unequal_and_oblong_images(folder, tmp_path):
         open_distilled(oblong)
 
 
+def test_a_strip_that_cannot_be_resized_is_named(folder):
+    Image.new("L", (60_000, 1)).save(folder / "cat/z.png")
+    assert (folder / "cat/z.png").stat().st_size < 1000
+    with pytest.raises(UserError, match="cat/z.png: 60000x1 pixels would be resized to 256 by "
+                       "15360000, more than 178956970 in all. Cut off the ends"):
+        open_real("imagefolder", "train", folder, 224).image(3)
+
+
 def test_images_of_any_size_may_be_opened_at_one(folder):
     Image.new("RGB", (24, 20), "red").save(folder / "cat/img_000.png")
     for size in (16, 24):
