@@ -31,6 +31,7 @@ from utils.progress import progress_bar
 
 _WNID = re.compile(r"n\d{8}")
 _NUMBERED = re.compile(r"new\d+")
+_INSIDE = {"train": ("train",), "test": ("test", "val")}  # class folders, in a dataset's folder
 _DIGITS_TEST = 500
 _SHARE_OF_GPU = 0.5  # of its free memory that decoded images may take
 _BLOCK = 10_000  # images handed to threads at once: the queue for a million would take a gigabyte
@@ -316,7 +317,7 @@ def open_real(dataset, split, root=None, image_size=None, classes=None, workers=
         if root is None:
             option = "--train-dir" if split == "train" else "--val-dir"
             raise UserError(f"a folder of {split} images is needed: give {option}.")
-        return _open_folder(Path(root), image_size, classes, workers, square)
+        return _open_folder(Path(root), split, image_size, classes, workers, square)
 
     own, arrays, labels = _digits(split) if dataset == "digits" else _cifar(dataset, split, root)
     if classes is not None and list(classes) != own:
@@ -326,8 +327,8 @@ def open_real(dataset, split, root=None, image_size=None, classes=None, workers=
     return ImageSet(dataset, own, labels, image_size, Arrays(arrays, f"{dataset} {split}"), workers)
 
 
-def _open_folder(root, image_size, classes, workers, square):
-    folders = class_folders(root)
+def _open_folder(root, split, image_size, classes, workers, square):
+    folders = class_folders(root, _INSIDE[split])
     classes = list(folders) if classes is None else list(classes)
     _check_classes(root, list(folders), classes)
     paths = [path for name in classes for path in folders[name]]
@@ -349,7 +350,7 @@ def open_distilled(folder, workers=4, image_size=None, square=False):
     if not folder.exists():
         raise UserError(f"{folder}: no such folder of distilled images. Run recover first, or give "
                         "its --output-dir (or --train-dir).")
-    folders = class_folders(folder)
+    folders = class_folders(folder, ("images", "train"))
     classes, dataset = list(folders), "imagefolder"
     manifest = folder.parent / "images.json"
     if manifest.exists():
@@ -387,13 +388,16 @@ def _described(manifest, folders, folder):
     return classes, dataset
 
 
-def class_folders(root):
-    """{class folder: sorted image files}, folders sorted by name. Lists every folder once."""
+def class_folders(root, inside=()):
+    """{class folder: sorted image files}, folders sorted by name. Lists every folder once.
+
+    inside: names of folders below root that are likely meant where root itself has no class
+    folders.
+    """
     if not root.is_dir():
         raise UserError(f"{root}: no such folder. Expected one sub-folder of images per class.")
-    with os.scandir(root) as entries:
-        entries = sorted(entries, key=lambda entry: entry.name)
-    folders = [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+    entries = _listed(root)
+    folders = [entry for entry in entries if _is_folder(entry)]
     if not folders:
         loose = sum(entry.name.lower().endswith(SUFFIXES) for entry in entries)
         if any(entry.name.startswith("ILSVRC2012_val_") for entry in entries):
@@ -403,14 +407,64 @@ def class_folders(root):
         raise UserError(f"{root}: found {loose} images and no sub-folders. Expected one sub-folder "
                         "of images per class.")
 
-    listed = {entry.name: [Path(entry.path, name) for name in sorted(os.listdir(entry.path))
-                           if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
-              for entry in folders}
+    listed = {_utf8(entry).name: _image_files(entry) for entry in folders}
     empty = [name for name, files in listed.items() if not files]
     if empty:
+        meant = [name for name in inside if name in empty and any(
+            _image_files(entry) for entry in _listed(root / name) if _is_folder(entry))]
+        advice = f"Did you mean {root / meant[0]}?" if meant else "Add images or remove the folder."
         raise UserError(f"{root}: no images in {len(empty)} of {len(listed)} class folders, the "
-                        f"first is {empty[0]}. Add images or remove the folder.")
+                        f"first is {empty[0]}. {advice}")
     return listed
+
+
+def _listed(folder):
+    """Entries of a folder that are not hidden, sorted by name."""
+    with os.scandir(folder) as entries:
+        return sorted((entry for entry in entries if not entry.name.startswith(".")),
+                      key=lambda entry: entry.name)
+
+
+def _image_files(folder):
+    """Paths of the images in a class folder, an os.DirEntry.
+
+    Where the file system says what an entry is, only links cost a look at the file. Raises
+    UserError for an entry with an image's suffix that is no file, such as a pipe, whose opening
+    would never end.
+    """
+    files = [entry for entry in _listed(folder.path) if entry.name.lower().endswith(SUFFIXES)]
+    for entry in files:
+        if not _is_file(entry):
+            kind = ("a folder" if _is_folder(entry) else "a link that leads to no file"
+                    if entry.is_symlink() else "no regular file")
+            raise UserError(f"{entry.path}: is {kind}, expected an image. Remove or rename it.")
+    return [Path(_utf8(entry).path) for entry in files]
+
+
+def _is_file(entry):
+    """Whether an os.DirEntry is a regular file, or a link to one."""
+    try:
+        return entry.is_file()
+    except OSError:  # links in a circle
+        return False
+
+
+def _is_folder(entry):
+    """Whether an os.DirEntry is a folder, or a link to one."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _utf8(entry):
+    """An os.DirEntry, whose path must be UTF-8, as it is kept in JSON and printed."""
+    try:
+        entry.path.encode()
+    except UnicodeEncodeError:
+        path = os.fsencode(entry.path).decode(errors="backslashreplace")
+        raise UserError(f"{path}: the name is not UTF-8. Rename it.") from None
+    return entry
 
 
 def _check_classes(root, present, expected):

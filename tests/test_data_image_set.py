@@ -1,5 +1,7 @@
 import hashlib
+import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,10 +123,11 @@ def changed(folder):
 def test_identity_notices_one_image(folder, change):
     before = open_distilled(folder)
     assert before.identity["count"] == 9
+    contents = before.contents_hash()
     change(folder)
     after = open_distilled(folder)
     assert after.identity["files"] != before.identity["files"]
-    assert after.contents_hash() != before.contents_hash()
+    assert after.contents_hash() != contents
 
 
 def test_contents_of_a_large_set_are_sampled_evenly(folder, monkeypatch):
@@ -177,6 +180,72 @@ def test_wrong_folders(tmp_path, make, message):
     make(tmp_path / "data")
     with pytest.raises(UserError, match=message):
         open_real("imagefolder", "train", tmp_path / "data")
+
+
+def replaced(make):
+    """A change of a folder: its file dog/img_001.JPEG is gone, make(path) puts something there."""
+    def change(folder):
+        path = folder / "dog/img_001.JPEG"
+        path.unlink()
+        make(path)
+    return change
+
+
+@pytest.mark.parametrize(("make", "kind"), [
+    (os.mkfifo, "no regular file"),
+    (lambda path: path.symlink_to("/dev/zero"), "a link that leads to no file"),
+    (lambda path: path.symlink_to(path.parent / "nothing"), "a link that leads to no file"),
+    (lambda path: path.symlink_to(path), "a link that leads to no file"),
+    (Path.mkdir, "a folder")])
+@pytest.mark.parametrize("open_set", [
+    open_distilled, lambda folder: open_real("imagefolder", "train", folder)])
+def test_what_is_no_file_is_named(folder, make, kind, open_set):
+    replaced(make)(folder)
+    with pytest.raises(UserError, match=f"dog/img_001.JPEG: is {kind}, expected an image. Remove "
+                       "or rename it."):
+        open_set(folder)
+
+
+def test_links_to_files_and_folders_are_images(folder, tmp_path):
+    plain = open_distilled(folder)
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked/cat").symlink_to(folder / "cat")
+    (tmp_path / "linked/circle").symlink_to("circle")  # no folder, so no class
+    (tmp_path / "linked/dog").mkdir()
+    (tmp_path / "linked/dog/other.jpg").symlink_to(folder / "dog/img_000.JPEG")
+    linked = open_distilled(tmp_path / "linked")
+    assert linked.names == [f"cat/img_00{i}.JPEG" for i in range(3)] + ["dog/other.jpg"]
+    assert torch.equal(linked.image(3), plain.image(3))
+
+
+@pytest.mark.parametrize("name", ["do\udcffg/img.jpg", "dog/img\udcff.jpg"])
+def test_names_that_are_not_utf8_are_shown_escaped(folder, name):
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"x")
+    found = name if name.startswith("dog") else "do\udcffg"
+    found = str(folder / found).replace("\udcff", r"\xff")
+    with pytest.raises(UserError) as raised:
+        open_distilled(folder)
+    assert str(raised.value) == f"{found}: the name is not UTF-8. Rename it."
+
+
+@pytest.mark.parametrize(("split", "there", "meant"), [
+    ("train", ("train", "val"), "train"), ("test", ("train", "val"), "val"),
+    ("test", ("test", "train", "val"), "test")])
+def test_a_folder_above_the_class_folders(tmp_path, split, there, meant):
+    for name in there:
+        tiny.image_folder(tmp_path / name, CLASSES, 1)
+    with pytest.raises(UserError, match=f"no images in .* Did you mean {tmp_path / meant}."):
+        open_real("imagefolder", split, tmp_path)
+    with pytest.raises(UserError, match=f"Did you mean {tmp_path / 'train'}."):
+        open_distilled(tmp_path)
+
+
+def test_a_run_folder_in_the_place_of_its_images(folder):
+    (folder.parent / "units").mkdir()
+    with pytest.raises(UserError, match=f"no images in 2 of 2 .* Did you mean {folder}."):
+        open_distilled(folder.parent)
 
 
 def test_no_folder_names_the_option():
