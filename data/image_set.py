@@ -31,9 +31,11 @@ from utils.progress import progress_bar
 
 _WNID = re.compile(r"n\d{8}")
 _NUMBERED = re.compile(r"new\d+")
+_INSIDE = {"train": ("train",), "test": ("test", "val")}  # class folders, in a dataset's folder
 _DIGITS_TEST = 500
 _SHARE_OF_GPU = 0.5  # of its free memory that decoded images may take
 _BLOCK = 10_000  # images handed to threads at once: the queue for a million would take a gigabyte
+_HASHED = 5_000  # files of a set that contents_hash reads: ImageNet whole would take minutes
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,11 @@ class Files:
             width, height = picture.size
             raise UserError(f"{self.paths[i]}: {width}x{height} pixels, the others have "
                             f"{size}x{size}. Distilled images must be of one size.")
-        return square_crop(picture, size) if self.square else centre_crop(picture, size)
+        try:
+            return square_crop(picture, size) if self.square else centre_crop(picture, size)
+        except ValueError as error:
+            raise UserError(f"{self.paths[i]}: {error}. Cut off the ends of its long side, or "
+                            "remove it.") from None
 
     def name(self, i):
         """What image number i is called: "CLASS FOLDER/FILE"."""
@@ -207,12 +213,32 @@ class ImageSet:
 
     # Knowing the images again
 
-    def listing_hash(self):
-        """SHA-256 over classes and names: notices other, fewer or more images, not other pixels."""
+    def contents_hash(self):
+        """Hex SHA-256 that tells real images from others: what teachers and runs are tied to.
+
+        It covers dataset, classes, the label and name of every image, and the contents of at most
+        5,000 files spread evenly over the set; of images in memory all. Other, fewer or more images
+        are always noticed, a single file with other contents only where it is among these.
+        """
         digest = hashlib.sha256(json.dumps([self.dataset, self.classes]).encode())
         for label, name in zip(self.labels.tolist(), self.names, strict=True):
             digest.update(f"{label}/{name}\n".encode())
+        digest.update("\n".join(self._sampled_hashes).encode())
         return digest.hexdigest()
+
+    @functools.cached_property
+    def _sampled_hashes(self):
+        """SHA-256 of every image in memory, or of at most _HASHED files."""
+        count = len(self) if self.paths is None else min(len(self), _HASHED)
+        return self._hashes([i * len(self) // count for i in range(count)])
+
+    def _hashes(self, indices):
+        """Hex SHA-256 of each of these images, read by several threads."""
+        hashes = []
+        with ThreadPoolExecutor(self.workers) as pool:
+            for start in range(0, len(indices), _BLOCK):
+                hashes += pool.map(self.source.sha256, indices[start : start + _BLOCK])
+        return hashes
 
     @functools.cached_property
     def identity(self):
@@ -221,10 +247,7 @@ class ImageSet:
         files is one SHA-256 over every name and content, so renaming, adding, removing or changing
         one image changes it.
         """
-        hashes = []
-        with ThreadPoolExecutor(self.workers) as pool:
-            for start in range(0, len(self), _BLOCK):
-                hashes += pool.map(self.source.sha256, range(start, min(start + _BLOCK, len(self))))
+        hashes = self._hashes(range(len(self)))
         lines = json.dumps(list(zip(self.names, hashes, strict=True)))
         return {"count": len(self), "classes": self.classes,
                 "files": hashlib.sha256(lines.encode()).hexdigest()}
@@ -294,7 +317,7 @@ def open_real(dataset, split, root=None, image_size=None, classes=None, workers=
         if root is None:
             option = "--train-dir" if split == "train" else "--val-dir"
             raise UserError(f"a folder of {split} images is needed: give {option}.")
-        return _open_folder(Path(root), image_size, classes, workers, square)
+        return _open_folder(Path(root), split, image_size, classes, workers, square)
 
     own, arrays, labels = _digits(split) if dataset == "digits" else _cifar(dataset, split, root)
     if classes is not None and list(classes) != own:
@@ -304,8 +327,8 @@ def open_real(dataset, split, root=None, image_size=None, classes=None, workers=
     return ImageSet(dataset, own, labels, image_size, Arrays(arrays, f"{dataset} {split}"), workers)
 
 
-def _open_folder(root, image_size, classes, workers, square):
-    folders = class_folders(root)
+def _open_folder(root, split, image_size, classes, workers, square):
+    folders = class_folders(root, _INSIDE[split])
     classes = list(folders) if classes is None else list(classes)
     _check_classes(root, list(folders), classes)
     paths = [path for name in classes for path in folders[name]]
@@ -327,7 +350,7 @@ def open_distilled(folder, workers=4, image_size=None, square=False):
     if not folder.exists():
         raise UserError(f"{folder}: no such folder of distilled images. Run recover first, or give "
                         "its --output-dir (or --train-dir).")
-    folders = class_folders(folder)
+    folders = class_folders(folder, ("images", "train"))
     classes, dataset = list(folders), "imagefolder"
     manifest = folder.parent / "images.json"
     if manifest.exists():
@@ -365,13 +388,16 @@ def _described(manifest, folders, folder):
     return classes, dataset
 
 
-def class_folders(root):
-    """{class folder: sorted image files}, folders sorted by name. Lists every folder once."""
+def class_folders(root, inside=()):
+    """{class folder: sorted image files}, folders sorted by name. Lists every folder once.
+
+    inside: names of folders below root that are likely meant where root itself has no class
+    folders.
+    """
     if not root.is_dir():
         raise UserError(f"{root}: no such folder. Expected one sub-folder of images per class.")
-    with os.scandir(root) as entries:
-        entries = sorted(entries, key=lambda entry: entry.name)
-    folders = [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+    entries = _listed(root)
+    folders = [entry for entry in entries if _is_folder(entry)]
     if not folders:
         loose = sum(entry.name.lower().endswith(SUFFIXES) for entry in entries)
         if any(entry.name.startswith("ILSVRC2012_val_") for entry in entries):
@@ -381,14 +407,64 @@ def class_folders(root):
         raise UserError(f"{root}: found {loose} images and no sub-folders. Expected one sub-folder "
                         "of images per class.")
 
-    listed = {entry.name: [Path(entry.path, name) for name in sorted(os.listdir(entry.path))
-                           if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
-              for entry in folders}
+    listed = {_utf8(entry).name: _image_files(entry) for entry in folders}
     empty = [name for name, files in listed.items() if not files]
     if empty:
+        meant = [name for name in inside if name in empty and any(
+            _image_files(entry) for entry in _listed(root / name) if _is_folder(entry))]
+        advice = f"Did you mean {root / meant[0]}?" if meant else "Add images or remove the folder."
         raise UserError(f"{root}: no images in {len(empty)} of {len(listed)} class folders, the "
-                        f"first is {empty[0]}. Add images or remove the folder.")
+                        f"first is {empty[0]}. {advice}")
     return listed
+
+
+def _listed(folder):
+    """Entries of a folder that are not hidden, sorted by name."""
+    with os.scandir(folder) as entries:
+        return sorted((entry for entry in entries if not entry.name.startswith(".")),
+                      key=lambda entry: entry.name)
+
+
+def _image_files(folder):
+    """Paths of the images in a class folder, an os.DirEntry.
+
+    Where the file system says what an entry is, only links cost a look at the file. Raises
+    UserError for an entry with an image's suffix that is no file, such as a pipe, whose opening
+    would never end.
+    """
+    files = [entry for entry in _listed(folder.path) if entry.name.lower().endswith(SUFFIXES)]
+    for entry in files:
+        if not _is_file(entry):
+            kind = ("a folder" if _is_folder(entry) else "a link that leads to no file"
+                    if entry.is_symlink() else "no regular file")
+            raise UserError(f"{entry.path}: is {kind}, expected an image. Remove or rename it.")
+    return [Path(_utf8(entry).path) for entry in files]
+
+
+def _is_file(entry):
+    """Whether an os.DirEntry is a regular file, or a link to one."""
+    try:
+        return entry.is_file()
+    except OSError:  # links in a circle
+        return False
+
+
+def _is_folder(entry):
+    """Whether an os.DirEntry is a folder, or a link to one."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _utf8(entry):
+    """An os.DirEntry, whose path must be UTF-8, as it is kept in JSON and printed."""
+    try:
+        entry.path.encode()
+    except UnicodeEncodeError:
+        path = os.fsencode(entry.path).decode(errors="backslashreplace")
+        raise UserError(f"{path}: the name is not UTF-8. Rename it.") from None
+    return entry
 
 
 def _check_classes(root, present, expected):

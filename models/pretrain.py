@@ -60,7 +60,8 @@ def prepare(o):
         "shard": options.shard_words(shard), "device": device, "threads": threads,
         "output_dir": o.run.output_dir})
     mine = distributed.my_share(plans, shard)
-    return [TeacherTraining(plan, train, o.run, device) for plan in mine], test
+    test_set = test.contents_hash()
+    return [TeacherTraining(plan, train, test_set, o.run, device) for plan in mine], test
 
 
 def check_plan(plan, train):

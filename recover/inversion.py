@@ -180,7 +180,7 @@ def manifest(job, threads):
         "preset": options.preset,
         "preset_changed": sorted(options.changed & set(manifest_options(options))),
         "options": manifest_options(options), "teacher_weights": str(options.run.teacher_weights),
-        "identity": {"classes": real.classes, "train_images": real.listing_hash(),
+        "identity": {"classes": real.classes, "train_images": real.contents_hash(),
                      "start_images": job.starts.identity},
         "id_digits": job.files.id_digits, "threads": threads, "versions": versions()}
 

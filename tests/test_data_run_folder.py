@@ -31,6 +31,18 @@ def test_another_option_or_fact_is_named(tmp_path, changed, message):
         settle(tmp_path / "m.json", **changed)
 
 
+@pytest.mark.parametrize(("name", "words"), [
+    ("train_images", "training images"), ("test_set", "test images"),
+    ("start_images", "start images")])
+def test_other_images_are_said_in_words(tmp_path, name, words):
+    settle(tmp_path / "m.json", identity={name: "a" * 64})
+    with pytest.raises(UserError, match=f"m.json: was made with other {words} than those given now:"
+                       f" .*contents differ .{name} was a{{12}}, is b{{12}}.. Start afresh."):
+        settle(tmp_path / "m.json", identity={name: "b" * 64})
+    with pytest.raises(UserError, match=f"was made with {name} = \"a+\", now {name} = null"):
+        settle(tmp_path / "m.json", identity={name: None})
+
+
 def test_the_hash_is_of_what_changes_numbers():
     content = json.loads(json.dumps(CONTENT))
     assert manifest_hash(CONTENT) == manifest_hash(content)

@@ -174,11 +174,23 @@ def test_a_unit_made_with_other_weights_is_refused(data, tmp_path):
                      str(tmp_path / "teachers")))
 
 
-def test_other_training_images_are_refused(data, tmp_path):
-    main(command(data, tmp_path / "run"))
-    train = tiny.image_folder(tmp_path / "train", CLASSES, per_class=5)
-    with pytest.raises(UserError, match="was made with train_images = "):
-        main(command(data, tmp_path / "run", "--train-dir", str(train)))
+@pytest.mark.parametrize("stopped", [True, False])
+def test_other_training_images_are_refused(data, tmp_path, monkeypatch, stopped):
+    """More images, and as many of the same names with other contents."""
+    with monkeypatch.context() as patch:
+        if stopped:
+            interrupt(patch, unit_run.UnitRun, "finish", 1)
+            with pytest.raises(KeyboardInterrupt):
+                main(command(data, tmp_path / "run"))
+        else:
+            main(command(data, tmp_path / "run"))
+    more = tiny.image_folder(tmp_path / "more", CLASSES, per_class=5)
+    other = tiny.image_folder(tmp_path / "other", CLASSES, per_class=4, seed=9)
+    assert ([path.name for path in sorted(other.rglob("*.JPEG"))]
+            == [path.name for path in sorted((data / "train").rglob("*.JPEG"))])
+    for train in (more, other):
+        with pytest.raises(UserError, match="images.json: was made with other training images"):
+            main(command(data, tmp_path / "run", "--train-dir", str(train)))
 
 
 def test_noise_needs_no_image_per_slice(data, tmp_path):

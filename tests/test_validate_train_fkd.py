@@ -217,6 +217,21 @@ def test_another_option_in_the_same_folder_is_refused(trained, more, difference)
         main(command(trained, "first", *more))
 
 
+@pytest.mark.parametrize("stopped", [True, False])
+def test_other_test_images_of_the_same_names_are_refused(trained, tmp_path, monkeypatch, stopped):
+    name = "first"
+    if stopped:
+        name = "first_stopped"
+        interrupt(monkeypatch, Training, "one_epoch", 1)
+        with pytest.raises(KeyboardInterrupt):
+            main(command(trained, name))
+        monkeypatch.undo()
+    other = tiny.image_folder(tmp_path / "val", CLASSES, 4, size=(44, 40), seed=3)
+    with pytest.raises(UserError, match="options.json: was made with other test images than those "
+                       "given now.*Give another --student-name, or remove the folder"):
+        main(command(trained, name, "--val-dir", str(other)))
+
+
 def test_test_images_are_decoded_once_for_all_students(trained, tmp_path, monkeypatch):
     calls, pixels = [], ImageSet.pixels
 

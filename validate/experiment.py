@@ -115,7 +115,7 @@ def identity(images, test, labels=None):
     """What a student belongs to. labels: identity of their source; None for hard labels."""
     return {"classes": images.identity["classes"],
             "images": {name: images.identity[name] for name in ("count", "files")},
-            "labels": labels, "test_images": len(test)}
+            "labels": labels, "test_images": len(test), "test_set": test.contents_hash()}
 
 
 def describe_result(experiment, tests, threads):
@@ -136,7 +136,7 @@ def describe_result(experiment, tests, threads):
         "test_images": belongs["test_images"], "options": manifest["options"],
         "seeds": {"student": manifest["options"]["seed"], "fkd": recipe.get("fkd_seed"),
                   "images": recover.get("seed")},
-        "identity": {name: belongs[name] for name in ("images", "labels")},
+        "identity": {name: belongs[name] for name in ("images", "labels", "test_set")},
         "versions": manifest["versions"],
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": threads, "processes": distributed.world_size(), "seconds": tests["seconds"]}

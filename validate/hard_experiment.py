@@ -122,7 +122,8 @@ def print_study(study, threads):
 def summarise(study):
     """Write students/NAME.json and print it: top-1 over all finished seeds, from their results.
 
-    Seeds of an earlier call count where they were trained with the same options.
+    Seeds of an earlier call count where they were trained with the same options, on the same images
+    and tested on the same.
     """
     results = finished_results(study)
     over_seeds = {which: spread([result[which]["top1"] for result in results.values()])
@@ -143,12 +144,16 @@ def finished_results(study):
     """{seed: result} of the study's finished students, in the order of the seeds."""
     options = hard_options.result_options(study.options, study.recipe, study.images)
     options = json.loads(json.dumps(options))  # tuples become lists, as in the files
+    identity = experiment.identity(study.images, study.test)
+    belongs = {name: identity[name] for name in ("images", "labels", "test_set")}
     results = {}
     for path in study.folder.glob(f"{study.name}_seed*"):
         result = StudentFolder(path).result()
-        if result is not None and {**options, "seed": result["options"]["seed"]} == result[
-                "options"]:
-            results[result["options"]["seed"]] = result
+        if result is None or result.get("identity") != belongs:
+            continue
+        seed = result["options"]["seed"]
+        if {**options, "seed": seed} == result["options"]:
+            results[seed] = result
     return dict(sorted(results.items()))
 
 

@@ -130,7 +130,7 @@ def manifest(job, threads):
         "method": "dap", "options": stored(options),
         "weights": {"backbone": options.model.weights, "vae": options.model.vae_weights},
         "licence": model.licence,
-        "identity": {"classes": real.classes, "train_images": real.listing_hash(),
+        "identity": {"classes": real.classes, "train_images": real.contents_hash(),
                      "backbone": job.weights},
         "id_digits": job.files.id_digits, "threads": threads,
         "versions": {**versions(), "diffusers": package.__version__}}
