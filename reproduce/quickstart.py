@@ -41,7 +41,7 @@ def get_args_parser():
                         help="fewer images, steps and epochs, and no accuracy gates")
     parser.add_argument("--seeds", type=options.positive_int, default=1,
                         help="students per set and kind of label")
-    parser.add_argument("--threads", type=options.positive_int, default=None,
+    parser.add_argument("--threads", type=options.thread_count, default=None,
                         help="CPU threads (default: PyTorch's choice)")
     parser.add_argument("--output-dir", type=options.path,
                         help="default: results/digits, or results/digits-fast")
