@@ -44,7 +44,7 @@ def basic_parser(prog, description):
     parser = options.Parser(prog=f"benchmarks.{prog}", description=description)
     parser.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto",
                         help="auto: a GPU if there is one")
-    parser.add_argument("--threads", type=options.positive_int,
+    parser.add_argument("--threads", type=options.thread_count,
                         help="CPU threads (default: PyTorch's choice)")
     parser.add_argument("--output", type=options.path,
                         help=f"JSON file (default: results/benchmarks/{prog}_DEVICE.json)")

@@ -27,7 +27,7 @@ def get_args_parser():
                         help="of an epoch (default: 4, or on a GPU 200, which is IPC 10)")
     parser.add_argument("--label-top-k", type=options.positive_int, default=100,
                         help="logits that the format topk keeps")
-    parser.add_argument("--workers", type=options.count,
+    parser.add_argument("--workers", type=options.worker_count,
                         help="processes that decode for the reference (default: 8 with a GPU, or "
                              "0 where the teachers need the CPU)")
     return parser

@@ -88,7 +88,7 @@ class DiffusionRun(Run):
         None, "folder of pixel_dit.safetensors, pixel_dit.json and samples.png", group="data",
         changes_result=False, type=options.path, required=True)
     seed: int = option(0, "seed of initialisation, batches, noise and samples", group="size",
-                       type=options.count)
+                       type=options.seed)
     save_seconds: float = option(
         60.0, "least seconds between saved states to go on from", changes_result=False,
         type=options.weight)

@@ -137,7 +137,7 @@ class SqueezeRun(SharedRun):
                                      group="data", changes_result=False, type=options.path,
                                      required=True)
     seed: int = option(0, "seed of initialisation, order and augmentation", group="size",
-                       type=options.count)
+                       type=options.seed)
     min_accuracy: float = option(
         0.0, "fail when a teacher's top-1 on the test images ends below this; 0: never",
         changes_result=False, type=options.weight, metavar="PERCENT")

@@ -226,7 +226,7 @@ class RecoverRun(SharedRun):
         None, "run folder, shared by the three stages", group="data", changes_result=False,
         type=options.path, required=True)
     seed: int = option(0, "seed of the images: start, teacher draws, augmentation", group="size",
-                       type=options.count)
+                       type=options.seed)
     teacher_weights: str = option(
         "IMAGENET1K_V1", "name of published torchvision weights, or a folder of NAME.safetensors / "
         "NAME.pth", group="data", changes_result=False)

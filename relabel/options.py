@@ -67,7 +67,7 @@ class Views:
         None, "lambda ~ Beta(alpha, alpha) (default: 1 for cutmix, 0.8 for mixup)",
         type=options.positive_float)
     fkd_seed: int = option(42, "seed of order, crops, flips and mixing", group="size",
-                           type=options.count)
+                           type=options.seed)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ def main(argv=None):
                             description="Verify run folders; nothing is changed.")
     parser.add_argument("folders", nargs="+", type=options.path, metavar="FOLDER",
                         help="run folder, such as results/NAME")
-    parser.add_argument("--workers", type=options.positive_int, default=min(8, os.cpu_count() or 1),
+    parser.add_argument("--workers", type=options.thread_count, default=min(8, os.cpu_count() or 1),
                         metavar="N", help="threads that read files")
     given = parser.parse_args(argv)
     for folder in given.folders:

@@ -27,7 +27,7 @@ TITLES = {row: title for row, (title, _) in table_dap.DIGITS_IMAGES.items()}
 def get_args_parser():
     parser = Parser(prog="reproduce.dap_report",
                     description="What DAP's table on digits measured, and its images.")
-    parser.add_argument("--seeds", type=options.count, nargs="+", default=[0, 1, 2],
+    parser.add_argument("--seeds", type=options.seed, nargs="+", default=[0, 1, 2],
                         help="of images, labels and student together")
     parser.add_argument("--output-dir", type=options.path,
                         default=ROOT / "results" / "tables_digits",

@@ -26,7 +26,7 @@ def get_args_parser():
                             description="The paper's Tables 2 and 3 on digits, with errors.")
     parser.add_argument("tables", nargs="*", choices=[*TABLES, []], metavar="TABLE",
                         help="table2 or table3 (default: both)")
-    parser.add_argument("--seeds", type=options.count, nargs="+", default=[0, 1, 2],
+    parser.add_argument("--seeds", type=options.seed, nargs="+", default=[0, 1, 2],
                         help="of images, labels and student together")
     parser.add_argument("--ipc", type=options.positive_int,
                         help="images per class (default: Table 2 10, Table 3 5)")
@@ -36,7 +36,7 @@ def get_args_parser():
                         help="of labels and students (default: Table 2 50, Table 3 60)")
     parser.add_argument("--teacher-weights",
                         help="folder of teachers (default: they are trained first)")
-    parser.add_argument("--threads", type=options.positive_int,
+    parser.add_argument("--threads", type=options.thread_count,
                         help="CPU threads of PyTorch (default: its choice)")
     parser.add_argument("--output-dir", type=options.path,
                         default=ROOT / "results" / "digits_lab", help="run folders, report")

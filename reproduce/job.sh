@@ -25,7 +25,7 @@ locks=${TMPDIR:-/tmp}/prism_gpus_$(id -u)
 mkdir -p "$locks"
 while :; do
     for gpu in $(echo "$CUDA_VISIBLE_DEVICES" | tr , ' '); do
-        exec 9>"$locks/$gpu"
+        exec 9>>"$locks/$gpu"
         if flock -n 9; then
             export CUDA_VISIBLE_DEVICES="$gpu"
             launch "$@"

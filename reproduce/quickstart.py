@@ -48,7 +48,7 @@ class Quickstart:
         None, "auto: a GPU if there is one (default: auto, cpu for digits)",
         choices=("auto", "cuda", "cpu"))
     threads: int | None = option(None, "CPU threads (default: PyTorch's choice)",
-                                 type=options.positive_int)
+                                 type=options.thread_count)
 
 
 @dataclass(frozen=True)

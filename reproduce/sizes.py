@@ -50,7 +50,7 @@ class Sizes:
     ipc: int | None = option(
         None, "replaces the IPC of Table 2 (1300) and Table 3 (10) (digits: 10 and 5)",
         group="size", type=options.positive_int)
-    seeds: tuple = option((0, 1, 2), "of the student", group="size", type=options.count, nargs="+")
+    seeds: tuple = option((0, 1, 2), "of the student", group="size", type=options.seed, nargs="+")
     full_seeds: int = option(0, "1: the seeds are of images and labels too", group="size",
                              type=int, choices=(0, 1))
 
@@ -63,7 +63,7 @@ class Sizes:
     units_per_step: int | None = option(
         None, "units that share a forward in recover (digits: 10)", type=options.positive_int)
     threads: int | None = option(None, "CPU threads of PyTorch (default: its choice)",
-                                 type=options.positive_int)
+                                 type=options.thread_count)
 
     @property
     def trains_teachers(self):

@@ -136,7 +136,8 @@ def test_refused(made, tmp_path, capsys, monkeypatch, stage, more, sentence):
 
 
 # A number that no option of this type takes
-BAD = {options.positive_int: "0", options.positive_float: "nan", options.count: "-1",
+BAD = {options.positive_int: "0", options.seed: "-1", options.thread_count: "1025",
+       options.worker_count: "1025", options.positive_float: "nan", options.count: "-1",
        options.positive_fraction: "0", options.weight: "-1", options.fraction: "1.1"}
 
 

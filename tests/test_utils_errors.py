@@ -4,7 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from utils import errors
 from utils.errors import UserError, explain, run_entry
@@ -26,6 +28,9 @@ def raising(error):
     (OSError(errno.EROFS, "x"), "the file system is read-only"),
     (RuntimeError("DataLoader worker (pid 1) is killed"), "Give fewer --workers"),
     (MemoryError(), "out of memory"),
+    (OSError(errno.ENOMEM, "Cannot allocate memory"), "out of memory"),
+    (RuntimeError("unable to mmap 9 bytes from file <a>: Cannot allocate memory (12)"),
+     "out of memory"),
 ])
 def test_one_sentence_and_status_2(error, sentence, capsys):
     with pytest.raises(SystemExit) as raised:
@@ -62,6 +67,55 @@ def test_a_full_gpu_gets_advice():
     with pytest.raises(UserError, match="out of GPU memory. Found --batch-size 100"), \
             errors.memory_advice(advice):
         raise full
+
+
+@pytest.mark.parametrize("allocate", [
+    lambda: torch.empty(1 << 45), lambda: np.empty(1 << 45), lambda: bytearray(1 << 45)])
+def test_more_memory_than_there_is(allocate):
+    with pytest.raises((MemoryError, RuntimeError)) as raised:
+        allocate()
+    assert explain(raised.value).startswith("out of memory. Choose smaller batches or fewer --work")
+    assert explain(RuntimeError("CUDA error: device-side assert triggered")) is None
+
+
+ENTRY = """
+from utils import errors, progress
+def main(_):
+    print("the result", flush=True)
+    progress.write_above(progress.progress_bar(2, "bar", "step"), "above")
+    raise errors.UserError("no such thing.")
+errors.run_entry(main)
+"""
+
+
+@pytest.mark.parametrize(("closed", "out", "err"), [
+    ("", 0, 1), ("2>&-", 1, 0), (">&- 2>&-", 0, 0), ("<&- >&- 2>&-", 0, 0), (">&-", 0, 1),
+    ("2>/dev/full", 0, 0)])
+def test_closed_streams(closed, out, err):
+    """The sentence is said once where there is a place for it, and the status is 2."""
+    run = subprocess.run(["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, ENTRY],
+                         cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 2
+    assert "Traceback" not in run.stdout + run.stderr
+    sentence = "error: no such thing.\n"
+    assert (run.stdout.count(sentence), run.stderr.count(sentence)) == (out, err)
+    assert run.stdout.count("the result") == (">&-" not in closed.split())
+
+
+def test_a_closed_streams_number_is_no_files_number(tmp_path):
+    """Libraries write to number 2, whatever it is."""
+    code = f"""
+import os
+from utils.errors import run_entry
+def main(_):
+    with open({str(tmp_path / "result")!r}, "w") as file:
+        os.write(2, b"a warning")
+        file.write("the result")
+run_entry(main)
+"""
+    run = subprocess.run(["sh", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, code], cwd=ROOT)
+    assert run.returncode == 0
+    assert (tmp_path / "result").read_text() == "the result"
 
 
 @pytest.mark.parametrize("stage", ["recover", "relabel", "validate"])

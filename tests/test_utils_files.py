@@ -30,15 +30,50 @@ def test_an_error_names_the_file_that_was_meant(tmp_path):
     assert "tmp" not in str(raised.value.filename).rsplit("/", 1)[1]
 
 
+def test_a_temporary_file_is_a_new_one(tmp_path, monkeypatch):
+    """A link that somebody planted under its name is neither followed nor written through."""
+    monkeypatch.setattr(files.os, "urandom", bytes)
+    (tmp_path / "mine").write_text("kept")
+    planted = files._temporary(tmp_path / "a.json")
+    planted.symlink_to(tmp_path / "mine")
+    with pytest.raises(FileExistsError):
+        write_bytes(tmp_path / "a.json", b"x")
+    assert (tmp_path / "mine").read_text() == "kept"
+    assert not (tmp_path / "a.json").exists()
+
+
+def test_temporary_names_differ_and_permissions_are_the_users(tmp_path):
+    assert files._temporary(tmp_path / "a") != files._temporary(tmp_path / "a")
+    mask = os.umask(0o027)
+    try:
+        write_bytes(tmp_path / "a", b"x")
+    finally:
+        os.umask(mask)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+
+
 def test_leftovers_of_dead_processes_are_removed(tmp_path):
     dead = tmp_path / f".a.json.{files._HOST}.999999999.tmp"
     alive = tmp_path / f".b.json.{files._HOST}.{os.getppid()}.tmp"
     elsewhere = tmp_path / ".c.json.another-host.999999999.tmp"
-    for path in (dead, alive, elsewhere):
+    impossible = tmp_path / f".d.json.{files._HOST}.9999999999.tmp"
+    for path in (dead, alive, elsewhere, impossible):
         path.write_text("x")
-    assert {path for path, _, _ in files.leftovers(tmp_path)} == {dead, alive, elsewhere}
+    found = {path for path, _, _ in files.leftovers(tmp_path)}
+    assert found == {dead, alive, elsewhere, impossible}
     files.remove_leftovers(tmp_path)
     assert set(tmp_path.iterdir()) == {alive, elsewhere}
+
+
+def test_leftovers_of_another_container_stay(tmp_path, monkeypatch):
+    """Of one that has the same host name but counts its processes itself: that process may live."""
+    inode = os.stat("/proc/self/ns/pid").st_ino
+    monkeypatch.setattr(files.os, "stat", lambda _: os.stat_result([0, inode + 1, *[0] * 8]))
+    other = tmp_path / f".a.json.{files._host()}.999999999.tmp"
+    monkeypatch.undo()
+    other.write_text("x")
+    files.remove_leftovers(tmp_path)
+    assert other.exists()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "\x00", "[" * 100_000])

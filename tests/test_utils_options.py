@@ -130,8 +130,12 @@ def test_a_mistake_is_one_sentence(argv, message):
 
 
 @pytest.mark.parametrize(("kind", "good", "bad"), [
-    (options.positive_int, {"1": 1}, ["0", "-1", "1.5", "x", ""]),
-    (options.count, {"0": 0}, ["-1", "x"]),
+    (options.positive_int, {"1": 1, "1000000000": 10**9},
+     ["0", "-1", "1.5", "x", "", "1000000001", "9" * 5000]),
+    (options.count, {"0": 0, "1000000000": 10**9}, ["-1", "x", "1000000001"]),
+    (options.seed, {"0": 0, str(2**63 - 1): 2**63 - 1}, ["-1", "x", str(2**63)]),
+    (options.thread_count, {"1": 1, "1024": 1024}, ["0", "1025", "2147483648"]),
+    (options.worker_count, {"0": 0, "1024": 1024}, ["-1", "1025", "100000"]),
     (options.positive_float, {"1e-3": 0.001}, ["0", "nan", "inf", "-1"]),
     (options.weight, {"0": 0.0}, ["-1", "nan", "inf"]),
     (options.fraction, {"0": 0.0, "1": 1.0}, ["1.1", "-0.1", "nan"]),
@@ -151,6 +155,8 @@ def test_paths_are_relative_to_the_caller(monkeypatch, tmp_path):
     assert options.path("/x") == Path("/x")
     with pytest.raises(argparse.ArgumentTypeError, match="found an empty path"):
         options.path("")
+    with pytest.raises(UserError, match="~nobody-here/x: there is no home folder of this user"):
+        options.path("~nobody-here/x")
 
 
 def test_a_shard_that_is_given_wins_over_the_slurm_array(monkeypatch):

@@ -11,6 +11,7 @@ import datetime
 import os
 
 from utils.errors import UserError
+from utils.text import printable
 
 
 def rank():
@@ -29,9 +30,9 @@ def local_rank():
 
 
 def print0(*values, **options):
-    """print on rank 0 only."""
+    """print on rank 0 only, with control characters escaped."""
     if rank() == 0:
-        print(*values, flush=True, **options)
+        print(*map(printable, values), flush=True, **options)
 
 
 def slurm_shard():

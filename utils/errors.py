@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 
+from utils.text import printable
+
 _DISK_ERRORS = {
     errno.ENOSPC: "the disk is full. Free some space and run the same command again: finished work "
                   "is kept.",
@@ -58,10 +60,18 @@ def explain(error):
         return ("a process that decodes images was killed, most likely because memory ran out. "
                 "Give fewer --workers, or ask for more memory, and run the same command again: it "
                 "goes on where it stopped.")
-    if isinstance(error, MemoryError):
-        return ("out of memory. Give fewer --workers or ask for more memory, and run the same "
-                "command again: finished work is kept.")
+    if _is_out_of_memory(error):
+        return ("out of memory. Choose smaller batches or fewer --workers, or ask for more memory, "
+                "and run the command again: finished work is kept.")
     return None
+
+
+def _is_out_of_memory(error):
+    """Whether Python, NumPy or the system found no memory, or PyTorch, which only says so."""
+    of_torch = ("DefaultCPUAllocator: can't allocate memory", "Cannot allocate memory")
+    return (isinstance(error, MemoryError)
+            or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+            or (isinstance(error, RuntimeError) and any(text in str(error) for text in of_torch)))
 
 
 def _is_out_of_gpu_memory(error):
@@ -103,12 +113,12 @@ def run_entry(main, argv=None):
     speaks for all.
     """
     signal.signal(signal.SIGTERM, _terminated)
+    _open_streams()
     try:
         main(argv)
     except KeyboardInterrupt as stop:
         if os.environ.get("RANK", "0") == "0":
-            print("\nstopped. The same command goes on where it stopped.", file=sys.stderr,
-                  flush=True)
+            _say("\nstopped. The same command goes on where it stopped.")
         sys.exit(143 if isinstance(stop, _Terminated) else 130)
     except Exception as error:
         sentence = explain(error)
@@ -116,6 +126,28 @@ def run_entry(main, argv=None):
             raise
         if _own_work or os.environ.get("LOCAL_RANK", "0") == "0":
             rank = os.environ.get("RANK") if _own_work else None
-            print(f"error{f' on rank {rank}' if rank else ''}: {sentence}", file=sys.stderr,
-                  flush=True)
+            _say(f"error{f' on rank {rank}' if rank else ''}: {sentence}")
         sys.exit(2)
+
+
+def _open_streams():
+    """Give the standard streams that the caller closed (2>&-) a place.
+
+    A file of ours would take their number, and libraries would write into it. What stderr should
+    say goes where stdout goes.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or sys.stdout
+
+
+def _say(text):
+    """Print a line on stderr, unless that is a full disk or a pipe that nobody reads."""
+    try:
+        print(printable(text), file=sys.stderr, flush=True)
+    except OSError:
+        sys.stderr = None  # or flushing it at the end would change the status

@@ -13,7 +13,20 @@ from utils.distributed import print0
 from utils.errors import UserError
 from utils.progress import size_words
 
-_HOST = re.sub(r"[^A-Za-z0-9]", "-", socket.gethostname())
+
+def _host():
+    """The name of this machine and, on Linux, of this container's process numbers.
+
+    Containers of one host name number their processes apart.
+    """
+    try:
+        processes = f"-{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        processes = ""
+    return re.sub(r"[^A-Za-z0-9]", "-", socket.gethostname()) + processes
+
+
+_HOST = _host()
 _LEFTOVER = re.compile(r"\..*\.([A-Za-z0-9-]+)\.(\d{1,10})\.tmp")
 
 
@@ -21,9 +34,9 @@ _LEFTOVER = re.compile(r"\..*\.([A-Za-z0-9-]+)\.(\d{1,10})\.tmp")
 def written_whole(path):
     """Yield a temporary path beside `path`; on leaving, sync it and rename it to `path`.
 
-    After an error the temporary file is removed and `path` is as it was. The temporary name holds
-    host and process, so processes that write the same file never write into each other's. An
-    OSError that leaves the block names `path`.
+    After an error the temporary file is removed and `path` is as it was. The temporary file is a
+    new one, so processes that write the same file never write into each other's, and a link that
+    somebody left in the folder is not followed. An OSError that leaves the block names `path`.
     """
     path = Path(path)
     temporary = _temporary(path)
@@ -44,11 +57,12 @@ def written_whole(path):
 
 
 def _temporary(path):
-    return path.parent / f".{path.name}.{_HOST}.{os.getpid()}.tmp"
+    """A name that nobody can foresee, which says whose file it is."""
+    return path.parent / f".{path.name}.{os.urandom(4).hex()}.{_HOST}.{os.getpid()}.tmp"
 
 
 def _create(temporary):
-    """Make an empty file and its folder.
+    """Make an empty file, which must not be there yet, and its folder.
 
     check_writable of another process may remove a folder that it made itself just after mkdir has
     seen it, so a few attempts are made.
@@ -56,7 +70,7 @@ def _create(temporary):
     for attempt in range(100):
         try:
             temporary.parent.mkdir(parents=True, exist_ok=True)
-            temporary.touch()
+            temporary.touch(exist_ok=False)
             return
         except (FileNotFoundError, FileExistsError):
             if attempt == 99 or temporary.parent.is_file():
@@ -119,7 +133,7 @@ def remove_leftovers(folder):
 def _alive(process):
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # larger than any process number
         return False
     except PermissionError:
         return True

@@ -57,13 +57,31 @@ def _number(kind, low, low_included, high, text):
     return value
 
 
+_MANY = 10**9  # of anything that is counted; more is a slip, and would overflow far from here
+
+
 def positive_int(text):
-    return _number(int, 1, True, float("inf"), text)
+    return _number(int, 1, True, _MANY, text)
 
 
 def count(text):
-    """An integer of 0 or more."""
-    return _number(int, 0, True, float("inf"), text)
+    """An integer from 0 to a thousand million."""
+    return _number(int, 0, True, _MANY, text)
+
+
+def seed(text):
+    """An integer from 0 to the largest that 64 bits with a sign hold."""
+    return _number(int, 0, True, 2**63 - 1, text)
+
+
+def thread_count(text):
+    """A number of threads, which no machine has more of."""
+    return _number(int, 1, True, 1024, text)
+
+
+def worker_count(text):
+    """Likewise, or 0 for none beside the main one."""
+    return _number(int, 0, True, 1024, text)
 
 
 def positive_float(text):
@@ -89,11 +107,16 @@ def path(text):
     """A path; a relative one is relative to the folder the user typed the command in.
 
     The shell scripts change to the project's root before they start Python, and leave the caller's
-    folder in CALLER_DIR.
+    folder in CALLER_DIR. Raises UserError for the home folder of a user that there is not.
     """
     if not text:
         raise argparse.ArgumentTypeError("found an empty path")
-    return Path(os.environ.get("CALLER_DIR", "."), Path(text).expanduser()).absolute()
+    try:
+        expanded = Path(text).expanduser()
+    except RuntimeError:
+        raise UserError(f"{text}: there is no home folder of this user. Give a path without ~, or "
+                        "./~ where a folder is called so.") from None
+    return Path(os.environ.get("CALLER_DIR", "."), expanded).absolute()
 
 
 def shard(text):
@@ -126,11 +149,11 @@ class Run:
                          choices=("auto", "cuda", "cpu"))
     threads: int | None = option(
         None, "CPU threads of PyTorch; the last bits of results depend on their number (default: "
-        "PyTorch's choice)", changes_result=False, type=positive_int,
+        "PyTorch's choice)", changes_result=False, type=thread_count,
         metavar="N")
     workers: int = option(
         min(8, os.cpu_count() or 1), "threads or processes that decode images",
-        changes_result=False, type=count, metavar="N")
+        changes_result=False, type=worker_count, metavar="N")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import sys
 from tqdm import tqdm
 
 from utils.distributed import rank
+from utils.text import printable
 
 
 def progress_bar(total, desc, unit, leave=True, **settings):
@@ -15,7 +16,7 @@ def progress_bar(total, desc, unit, leave=True, **settings):
     """
     terminal = sys.stderr.isatty()
     interval = 0.2 if terminal else 20
-    return tqdm(total=total, desc=desc, unit=unit, leave=leave, disable=rank() != 0,
+    return tqdm(total=total, desc=printable(desc), unit=unit, leave=leave, disable=rank() != 0,
                 mininterval=interval, maxinterval=interval + 10,
                 delay=0 if leave or terminal else interval, dynamic_ncols=True, **settings)
 
@@ -25,9 +26,9 @@ def write_above(bar, text):
     if bar.disable:
         return
     if sys.stderr.isatty():
-        bar.write(text)
+        bar.write(printable(text))
     else:
-        print(text, flush=True)
+        print(printable(text), flush=True)
 
 
 def duration(seconds):

@@ -58,7 +58,7 @@ class SeededRuns(Run):
 
     seeds: tuple | None = option(
         None, "a student is trained for each (default: 0 1 2 3 4; 0 1 2 for minimax)",
-        group="size", changes_result=False, nargs="+", type=options.count, metavar="N")
+        group="size", changes_result=False, nargs="+", type=options.seed, metavar="N")
 
 
 @dataclass(frozen=True)

@@ -270,7 +270,7 @@ class SeededRun(Run):
     """How validate runs."""
 
     seed: int = option(0, "seed of the student, and of its views where no labels folder gives them",
-                       group="size", type=options.count)
+                       group="size", type=options.seed)
 
 
 @dataclass(frozen=True)

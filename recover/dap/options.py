@@ -136,7 +136,7 @@ class DapRun(SharedRun):
         None, "run folder, shared by the three stages", group="data", changes_result=False,
         type=options.path, required=True)
     seed: int = option(0, "seed of the images and of the choice of real ones", group="size",
-                       type=options.count)
+                       type=options.seed)
 
 
 @dataclass(frozen=True)
