@@ -93,7 +93,7 @@ class FoldedAlignment:
 
     def __init__(self, network, arithmetic):
         network.net = fuse(network.net).to(memory_format=torch.channels_last)
-        self.logits = arithmetic.of(network)
+        self.network, self.logits = network, arithmetic.of(network)
 
     def __enter__(self):
         return self

@@ -2,6 +2,7 @@
 
 ENSEMBLE_RULES = ("equal_energy", "primary_half", "mean", "single")  # models.ensemble.RULES
 STEMS = ("imagenet", "small")
+HEADS = ("full", "classes")  # models.teachers.fit_head
 BACKBONES = ("dit", "sd", "pixel-dit")  # kinds of diffusion models
 # On the Hugging Face hub, as NAME or NAME@REVISION. DiT's main revision holds pickles.
 PUBLISHED_BACKBONES = {"dit": "facebook/DiT-XL-2-256@refs/pr/1",

@@ -39,6 +39,8 @@ class Network(nn.Module):
     name, num_classes, stem, input_resize, image_size: as given to `build`.
     classes: class names in head order, or None where they are not known.
     mean, std: what net itself expects.
+    columns: int64, the output of each class of the data, for a head that has more outputs than the
+    data has classes (models.teachers.fit_head); None where the outputs are the data's classes.
     """
 
     def __init__(self, net, name, num_classes, stem="imagenet", input_resize=None,
@@ -48,6 +50,7 @@ class Network(nn.Module):
         self.input_resize, self.image_size = input_resize, image_size
         self.classes = None if classes is None else list(classes)
         self.mean, self.std = tuple(mean), tuple(std)
+        self.register_buffer("columns", None, persistent=False)
 
         self.converts = self.mean != images.MEAN or self.std != images.STD
         given_mean, given_std, own_mean, own_std = (
@@ -224,6 +227,24 @@ def head(network):
     return layers[-1]
 
 
+def head_labels(network, labels):
+    """Labels of the data as indices of a network's outputs: int64, on the network's device.
+
+    A plain module, and a Network without columns, have the data's classes.
+    """
+    columns = getattr(network, "columns", None)
+    return labels if columns is None else columns[labels]
+
+
+def pick_outputs(network, columns):
+    """The state dict of a network whose head keeps these outputs alone, in this order."""
+    state = network.net.state_dict()
+    for key in head_keys(network.name):
+        if key in state:
+            state[key] = state[key][columns]
+    return state
+
+
 def head_keys(name):
     """Keys of the state dict whose first dimension is the class count."""
     with torch.device("meta"), warnings.catch_warnings():
@@ -235,10 +256,16 @@ def head_keys(name):
 # Weights
 
 def fingerprint(network):
-    """SHA-256 over the weights and what else decides the logits: stem, resize, mean and std."""
+    """SHA-256 over the weights and what else decides the logits: stem, resize, mean and std.
+
+    Of the head only the outputs of the data's classes count, so it is the same for a full head and
+    for one that is cut.
+    """
     keys = ("name", "stem", "input_resize", "mean", "std")
     spec = {key: value for key, value in network.spec().items() if key in keys}
-    text = json.dumps([spec, checkpoint.tensors_hash(network.net.state_dict())], sort_keys=True)
+    columns = network.columns
+    state = network.net.state_dict() if columns is None else pick_outputs(network, columns)
+    text = json.dumps([spec, checkpoint.tensors_hash(state)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Teachers: frozen networks in eval mode, with the head that the data needs.
+"""Teachers: frozen networks in eval mode, whose heads know the classes of the data.
 
 Weights are published ones, or a folder's.
 """
@@ -22,7 +22,7 @@ from utils.errors import UserError
 _SUFFIXES = (".safetensors", ".pth", ".pt")
 
 
-def load_teachers(names, weights, classes, device, image_size=None):
+def load_teachers(names, weights, classes, device, image_size=None, head="classes"):
     """{name: Network}, each loaded once, frozen, in eval mode, on device.
 
     names: torchvision's or "timm/NAME"; a repeated name counts once.
@@ -30,8 +30,9 @@ def load_teachers(names, weights, classes, device, image_size=None):
     best (timm's networks then come with timm's weights); or a folder that holds NAME.safetensors,
     .pth or .pt (timm_NAME for timm/NAME).
     classes: class names of the data in head order. A head that knows its class names (those of
-    models.pretrain do; ImageNet heads are known by wnid) is cut and ordered to match.
+    models.pretrain do; ImageNet heads are known by wnid) is fitted to them.
     image_size: side in pixels of the images they will see, checked if given.
+    head: what becomes of a head that knows more classes, see fit_head.
     Under torchrun every rank calls this with the same names: local rank 0 fetches first.
     Raises UserError for an unknown name, missing weights and classes that do not fit.
     """
@@ -46,7 +47,7 @@ def load_teachers(names, weights, classes, device, image_size=None):
         else:
             network = _from_torchvision(name, weights)
 
-        network = fit_head(network, classes)
+        network = fit_head(network, classes, head)
         if image_size is not None:
             networks.check_image_size(network, image_size)
         teachers[name] = network.requires_grad_(False).eval().to(device)
@@ -116,9 +117,11 @@ def _from_timm(name, image_size):
     return networks.wrap(net, name, net.num_classes, "imagenet", None, sized)
 
 
-def fit_head(network, classes):
+def fit_head(network, classes, head="classes"):
     """The network with one output per name in `classes`, in that order.
 
+    head: "full" keeps all outputs of a head that knows more classes than these, and network.columns
+    says which of them are theirs; "classes" cuts the others off.
     A head without names, and data whose folders are only numbered, are taken to be in the same
     order. Raises UserError for names that the head does not know and for another number of outputs.
     """
@@ -128,7 +131,14 @@ def fit_head(network, classes):
         network.classes = classes
         return network
     if known is not None and set(classes) <= set(known):
-        return _pick(network, [known.index(name) for name in classes], classes)
+        columns = [known.index(name) for name in classes]
+        if head == "full" and len(classes) < len(known):
+            network.columns = torch.tensor(columns)
+            return network
+        picked = networks.from_spec({**network.spec(), "num_classes": len(columns),
+                                     "classes": classes})
+        networks.fill(picked, networks.pick_outputs(network, columns), network.name)
+        return picked
 
     if len(classes) != network.num_classes:
         raise UserError(f"{network.name}: the teacher has {network.num_classes} classes, the data "
@@ -152,15 +162,3 @@ def head_classes(network):
         return network.classes
     subset = infer_imagenet_subset({"num_classes": network.num_classes})
     return list(ImageNetInfo(subset).label_names()) if subset else None
-
-
-def _pick(network, columns, classes):
-    """The network with these outputs of its head alone."""
-    state = network.net.state_dict()
-    for key in networks.head_keys(network.name):
-        if key in state:
-            state[key] = state[key][columns]
-    picked = networks.from_spec({**network.spec(), "num_classes": len(columns),
-                                 "classes": classes})
-    networks.fill(picked, state, network.name)
-    return picked

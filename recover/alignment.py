@@ -7,7 +7,8 @@ An alignment is a context manager:
 
 x: float [n, 3, S, S], the images of U units one after the other. parts: the U units, each with its
 length, labels and memory (recover.gradient.Part). logits [n, C]; distances [U], None for a network
-without matched layers. `layers` is their number, and logits(x) the network's answer alone.
+without matched layers. `layers` is their number, logits(x) the network's answer alone, and
+`network` the network.
 """
 
 from pathlib import Path
@@ -33,7 +34,7 @@ class NormAlignment:
     """
 
     def __init__(self, network, first_layer_weight=10.0, taps=None, arithmetic=None):
-        self.taps = taps or BatchNormStatistics(network)
+        self.network, self.taps = network, taps or BatchNormStatistics(network)
         self.layers, self.first_layer_weight = len(self.taps.layers), first_layer_weight
         arithmetic = arithmetic or Arithmetic()
         self.logits, self._run = arithmetic.of(network), arithmetic.of(self._measure)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from models.networks import head_labels
 from recover import losses
 from recover.priors.density import density
 from recover.teacher_pool import Teachers
@@ -62,7 +63,7 @@ def loss_gradient(views, alignments, weights):
         as_phi = [view for view in views if name == view.teachers.logit and view not in as_bn]
         for guided in filter(None, (as_bn, as_phi)):
             x = torch.cat([view.images for view in guided])
-            labels = torch.cat([view.labels for view in guided])
+            labels = head_labels(alignment.network, torch.cat([view.labels for view in guided]))
             if guided is as_bn:
                 logits, distances = alignment(x, [
                     Part(view.labels, view.memories.setdefault(name, {})) for view in guided])

@@ -174,7 +174,7 @@ def load_networks(options, units, classes, device):
                   if name in logit or (name in bn and has_layers(name, options))]
         names += filter(None, [options.run.verifier])
     return load_teachers(names, options.run.teacher_weights, classes, device,
-                         options.data.image_size)
+                         options.data.image_size, options.law.head)
 
 
 def my_work(options, units, files, weights, shard):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.names import DATASETS
+from models.names import HEADS
 from recover.presets import POOL, PRESETS
 from utils import options, schedules
 from utils.errors import UserError
@@ -109,6 +110,10 @@ class TeacherLaw:
     theta1: str = option(
         "forced", "whether the logit teacher is always a BN teacher (paper Table 3d) or drawn like "
         "any other (with uniform and exact)", choices=("forced", "free"))
+    head: str = option(
+        "full", "of networks that know more classes than are distilled (ImageNet's, for ten of its "
+        "classes): full: an image must win against all of them; classes: against those that are "
+        "distilled, the other outputs are cut off", choices=HEADS)
 
     @property
     def pool(self):

@@ -11,7 +11,7 @@ import torch
 from data import run_folder
 from data.images import normalise
 from models.evaluate import eval_mode
-from models.networks import fingerprint
+from models.networks import fingerprint, head_labels
 from recover import mosaics
 from recover.medium import medium_order
 from recover.unit_files import RESTART
@@ -41,7 +41,7 @@ def settle_selection(options, real, network, device):
     """Choose the start images of all classes, once; those of an earlier start are kept.
 
     options: recover.options.Options after `resolve`, with start medium or mosaic. real: ImageSet of
-    the training images. network: the ranker, whose head follows real.classes. Under torchrun every
+    the training images. network: the ranker, fitted to real.classes. Under torchrun every
     rank must call this: classes are shared out, then the ranks wait for one another. Raises
     UserError when the folder holds choices of other options.
     """
@@ -104,14 +104,14 @@ def medium_index(run, label, ipc_id):
 
 def _medium(real, label, network, device, progress):
     """{"order": {file: index into the training images}}, nearest the median first."""
-    indices = real.by_class[label]
+    indices, output = real.by_class[label], int(head_labels(network, torch.tensor(label)))
     probabilities = []
     for part in indices.split(_DECODED):
         for pixels in real.pixels(part, progress).split(BATCH):
             # In float32 all images that the ranker is sure of would be exactly 1. Values stay on
             # the device, so that a GPU goes on while the next images are decoded.
             logits = network(normalise(pixels.to(device)))
-            probabilities.append(logits.double().softmax(1)[:, label])
+            probabilities.append(logits.double().softmax(1)[:, output])
 
     ordered = indices[medium_order(torch.cat(probabilities).cpu())].tolist()
     return {"order": {_file_name(real, index): index for index in ordered}}
@@ -158,10 +158,10 @@ def _mosaic(real, label, network, options, device, progress):
     with ThreadPoolExecutor(real.workers) as pool:
         boxes, crops = zip(*pool.map(cut_crops, places), strict=True)
 
-    values = []
+    values, output = [], int(head_labels(network, torch.tensor(label)))
     for part in torch.cat(crops).split(BATCH):
         logits = network(mosaics.centred(part.to(device), real.image_size))
-        values.append(mosaics.scores(logits, torch.full((len(part),), label, device=device)))
+        values.append(mosaics.scores(logits, torch.full((len(part),), output, device=device)))
     values = torch.cat(values).cpu().view(len(places), -1)
 
     best = mosaics.choose(values, ipc * start.mosaic_grid**2)

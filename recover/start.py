@@ -8,6 +8,7 @@ from data.augment import apply_flips, draw_flips
 from data.image_set import open_distilled
 from data.images import normalise, to_uint8
 from models.evaluate import accuracy
+from models.networks import head_labels
 from recover import ranking
 from recover.options import ENDLESS
 from utils.distributed import print0
@@ -94,17 +95,18 @@ class Starts:
 def check_teacher(name, network, real, least, device):
     """Measure a logit teacher on real images and refuse one near chance: no image can come of it.
 
-    The images are the first of every class, then the second, up to about a thousand.
-    name: of the teacher. real: ImageSet. least: accuracy in per cent that is demanded, None for a
-    tenth of the way from chance to 100.
+    All outputs of its head compete. The images are the first of every class, then the second, up to
+    about a thousand. name: of the teacher. real: ImageSet. least: accuracy in per cent that is
+    demanded, None for a tenth of the way from chance to 100.
     """
     indices, depth = [], 0
     while len(indices) < ACCURACY_IMAGES and depth < max(map(len, real.by_class)):
         indices += [int(images[depth]) for images in real.by_class if len(images) > depth]
         depth += 1
-    top1 = accuracy(network, real.pixels(indices), real.labels[indices], device)["top1"]
+    labels = head_labels(network, real.labels[indices].to(device))
+    top1 = accuracy(network, real.pixels(indices), labels, device)["top1"]
 
-    chance = 100 / len(real.classes)
+    chance = 100 / network.num_classes
     least = chance + (100 - chance) / 10 if least is None else least
     print0(f"{name} classifies {top1:.1f} % of {len(indices)} real images right "
            f"(chance {chance:.1f} %)")

@@ -6,6 +6,7 @@ import torch
 
 from data import images
 from models.evaluate import accuracy
+from models.networks import head_labels
 from recover.loss_log import first_bad_term
 from recover.synthesize import UnitState
 from utils.errors import UserError
@@ -75,7 +76,8 @@ class UnitRun:
         verifier = self.job.verifier
         if verifier is not None:
             pixels = images.to_uint8(state.x.detach())
-            top1 = accuracy(verifier, pixels, state.labels, self.job.device)["top1"]
+            labels = head_labels(verifier, state.labels)
+            top1 = accuracy(verifier, pixels, labels, self.job.device)["top1"]
             write_above(self.bar, f"{state.unit.name} step {step}/{state.unit.steps}  verifier "
                                   f"{verifier.name} {top1:.1f} %")
 

@@ -8,7 +8,7 @@ from timm.data import ImageNetInfo
 from torchvision import models as torchvision_models
 
 from models import teachers
-from models.networks import build, save_network
+from models.networks import build, fingerprint, head_labels, save_network
 from models.teachers import fit_head, load_teachers
 from utils.errors import UserError
 
@@ -81,6 +81,28 @@ def test_a_head_in_another_order_follows_the_data(name):
     found = fit_head(network, ["c", "a", "d"])
     torch.testing.assert_close(logits(found, x), before[:, [2, 0, 3]])
     assert found.classes == ["c", "a", "d"]
+
+
+def test_a_full_head_keeps_all_outputs_and_says_which_are_the_datas(tmp_path, x):
+    network = build(SMALL, 1000, seed=("in1k",))
+    torch.save(network.net.state_dict(), tmp_path / f"{SMALL}.pth")
+    classes = [WNIDS[900], WNIDS[3]]
+    full = load_teachers([SMALL], tmp_path, classes, CPU, head="full")[SMALL]
+    assert torch.equal(logits(full, x), logits(network, x))
+    assert full.columns.tolist() == [900, 3]
+    assert head_labels(full, torch.tensor([1, 1, 0])).tolist() == [3, 3, 900]
+    cut = load_teachers([SMALL], tmp_path, classes, CPU)[SMALL]
+    assert fingerprint(full) == fingerprint(cut) != fingerprint(network)
+
+
+def test_a_head_of_the_datas_classes_is_the_same_full_or_not():
+    network = build(SMALL, 3, seed=("order",))
+    network.classes = list("abc")
+    for classes in (list("abc"), list("cab")):
+        full, cut = (fit_head(network, classes, head) for head in ("full", "classes"))
+        assert full.columns is None
+        assert fingerprint(full) == fingerprint(cut)
+        network.classes = list("abc")
 
 
 def test_other_class_counts_and_other_classes(tmp_path):

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from data import images
-from models.networks import build
+from models.networks import build, fingerprint
+from models.teachers import fit_head
 from recover.alignment import NormAlignment
 from recover.gradient import View, loss_gradient
 from recover.losses import prism_loss
@@ -59,6 +60,30 @@ def test_gradient_and_terms_are_those_of_the_paper(networks, terms):
         weight = 0.3 / len(v.teachers.bn) if terms == "mean" else 0.3
         total = sum(value * (1 if name == "ce" else weight) for name, value in v.terms.items())
         torch.testing.assert_close(total, loss.detach(), rtol=1e-9, atol=0)
+
+
+def test_full_heads_of_different_teachers_against_a_slow_loop():
+    """Labels of three classes are other outputs of each head, and all outputs compete."""
+    known = {"resnet18": list("fbadce"), "shufflenet_v2_x0_5": list("xcab")}
+    nets = {}
+    for name, classes in known.items():
+        net = build(name, len(classes), seed=("full", name)).double()
+        net.classes = classes
+        nets[name] = fit_head(net, ["a", "b", "c"], "full").eval().requires_grad_(False)
+        assert fingerprint(nets[name]) == fingerprint(fit_head(net, ["a", "b", "c"]))
+
+    views = [view(pictures(3, 0), [0, 2, 1], name, ()) for name in known]
+    loss_gradient(views, {name: NormAlignment(net) for name, net in nets.items()}, Losses())
+    for v, (name, classes) in zip(views, known.items(), strict=True):
+        x = v.images.detach().clone().requires_grad_(True)
+        logits = nets[name](x)
+        assert logits.shape == (3, len(classes))
+        loss = 0.0
+        for row, label in zip(logits, v.labels.tolist(), strict=True):
+            loss = loss + (row.exp().sum().log() - row[classes.index("abc"[label])]) / 3
+        loss.backward()
+        torch.testing.assert_close(v.terms["ce"], loss.detach())
+        torch.testing.assert_close(v.images.grad, x.grad, rtol=1e-8, atol=1e-12)
 
 
 def test_bfloat16_takes_nearly_the_same_gradient():

@@ -66,6 +66,22 @@ def test_medium_order_equals_a_slow_loop(real, network, tmp_path):
     assert [real.paths[i].name for i in choice["order"].values()] == list(choice["order"])
 
 
+def test_a_ranker_with_a_full_head(real, network, tmp_path):
+    """The choices of one whose two outputs are the data's, when other outputs are next to never."""
+    wide = build("shufflenet_v2_x0_5", 5).eval().requires_grad_(False)
+    state = dict(network.net.state_dict())
+    for key in ("fc.weight", "fc.bias"):
+        rows = wide.net.state_dict()[key] * 0 - 1000.0 * (key == "fc.bias")
+        rows[[3, 1]] = state[key]
+        state[key] = rows
+    wide.net.load_state_dict(state)
+    wide.columns = torch.tensor([3, 1])
+    for start in ("medium", "mosaic"):
+        for name, net in (("a", network), ("b", wide)):
+            settle(start, tmp_path / start / name, real, net)
+        assert selection(tmp_path / start / "a") == selection(tmp_path / start / "b")
+
+
 def slow_crops(real, network, label):
     """(score, index, box, pixels) of the best crop of each candidate, the best first."""
     indices, best = real.by_class[label].tolist(), []

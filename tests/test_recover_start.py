@@ -88,6 +88,8 @@ def test_another_folder_in_the_class_order_of_the_real_images(real, folder):
 
 def test_a_teacher_near_chance_is_refused(real, capsys):
     class Teacher(torch.nn.Module):
+        num_classes = 3
+
         def forward(self, x):
             return torch.eye(3)[torch.zeros(len(x), dtype=torch.int64)]
 
@@ -96,3 +98,15 @@ def test_a_teacher_near_chance_is_refused(real, capsys):
         check_teacher("resnet18", Teacher(), real, None, cpu)
     check_teacher("resnet18", Teacher(), real, 30.0, cpu)
     assert "33.3 % of 12 real images right (chance 33.3 %)" in capsys.readouterr().out
+
+
+def test_all_outputs_of_a_full_head_compete(real, capsys):
+    """It always answers output 3, which is class 1 of the data; of ten outputs chance is 10 %."""
+    class Teacher(torch.nn.Module):
+        num_classes, columns = 10, torch.tensor([7, 3, 5])
+
+        def forward(self, x):
+            return torch.eye(10)[torch.full((len(x),), 3)]
+
+    check_teacher("resnet18", Teacher(), real, None, torch.device("cpu"))
+    assert "33.3 % of 12 real images right (chance 10.0 %)" in capsys.readouterr().out

@@ -8,6 +8,8 @@ import torch
 from interrupting import interrupt
 
 from data.image_set import open_distilled, open_real
+from models.networks import load_network, save_network
+from models.teachers import fit_head
 from recover import unit_run
 from recover.data_synthesis import main
 from utils.errors import UserError
@@ -213,6 +215,31 @@ def test_a_verifier_is_printed_and_changes_nothing(data, tmp_path, plain, capsys
     pixels = run(data, tmp_path, "--verifier", "shufflenet_v2_x0_5")[0]
     assert torch.equal(pixels, plain)
     assert "verifier shufflenet_v2_x0_5 " in capsys.readouterr().out
+
+
+def test_the_head_of_more_classes(data, tmp_path, capsys):
+    """--head classes is what teachers with a cut head give; with full all outputs count."""
+    classes = tmp_path / "two.txt"
+    classes.write_text("\n".join((CLASSES[2], CLASSES[0])))
+    cut = tmp_path / "cut"
+    for name in TEACHERS[:2]:
+        network = load_network(data / f"teachers/{name}.safetensors")[0]
+        save_network(cut / f"{name}.safetensors",
+                     fit_head(network, [CLASSES[2], CLASSES[0]]), {})
+
+    options = ["--classes", classes, "--bn-teachers", TEACHERS[1], "--min-teacher-accuracy",
+               "0.001", "--verifier", TEACHERS[1]]
+    full, stored, units = run(data, tmp_path / "full", *options)
+    assert stored["head"] == "full"
+    assert "(chance 33.3 %)" in capsys.readouterr().out
+    parts = run(data, tmp_path / "classes", *options, "--head", "classes")
+    assert "(chance 50.0 %)" in capsys.readouterr().out
+    before = run(data, tmp_path / "before", *options, "--teacher-weights", cut)
+    assert torch.equal(parts[0], before[0])
+    assert [r["terms"] for r in parts[2]] == [r["terms"] for r in before[2]]
+    assert units[0]["terms"][0]["ce"] > parts[2][0]["terms"][0]["ce"]  # more outputs compete
+    assert not torch.equal(full, parts[0])
+    assert units[0]["weights"] == parts[2][0]["weights"]
 
 
 def test_stopped_inside_smoothed_statistics_and_early_late_groups(data, tmp_path, monkeypatch):

@@ -15,11 +15,11 @@ class ConvolutionAlignment:
     recover.options.Matching, of which statistics_ema, class_statistics and class_patches are read.
     first_layer_weight: factor on all terms of the first layer, the stem convolution (G-VBSM: 10).
     arithmetic: how the network runs; statistics and distances are at least float32.
-    layers: number of layers matched. logits(x): the network's answer alone.
+    layers: number of layers matched. logits(x): the answer of `network` alone.
     """
 
     def __init__(self, network, targets, matching, first_layer_weight, arithmetic):
-        self._taps = LayerTaps(network, convolution_layers(network))
+        self.network, self._taps = network, LayerTaps(network, convolution_layers(network))
         self.layers = len(self._taps.layers)
         self.logits, self._run = arithmetic.of(network), arithmetic.of(self._measure)
 
