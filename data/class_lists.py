@@ -16,23 +16,25 @@ _FOLDER = Path(__file__).parent / "classes"
 def class_list(name):
     """The class folders of a list, in the order of their labels, as a tuple.
 
-    name: "imagenette", "imagewoof", "imageidc", or the path of a text file. Raises UserError for a
-    file that is missing, empty, or names a class twice.
+    name: "imagenette", "imagewoof", "imageidc", the path of a text file, or the class folders
+    themselves with commas between them. Raises UserError for a file that is missing, and for a list
+    that is empty or names a class twice.
     """
     file = _file(name)
     try:
-        lines = file.read_text().splitlines()
+        typed = "," in name and not file.exists()
+        lines = name.split(",") if typed else file.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: cannot be read as a list of classes ({error}). Expected one of "
-                        f"{', '.join(known_lists())}, or a text file with a class folder in each "
-                        "line.") from None
+                        f"{', '.join(known_lists())}, a text file with a class folder in each "
+                        "line, or class folders with commas between them.") from None
 
     names = [line.split()[0] for line in lines if line.strip()]
     repeated = next((name for name in names if names.count(name) > 1), None)
     if not names or repeated:
         found = f"{repeated} twice" if repeated else "no line"
-        raise UserError(f"{file}: found {found}, expected a class folder in each line. Mend the "
-                        "file.")
+        raise UserError(f"{name if typed else file}: found {found}, expected every class folder "
+                        "once. Mend the list.")
     return tuple(names)
 
 

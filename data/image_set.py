@@ -337,6 +337,12 @@ def _open_folder(root, split, image_size, classes, workers, square):
     return ImageSet("imagefolder", classes, labels, image_size, source, workers)
 
 
+def classes_alone(classes, image_size=None, workers=4):
+    """The ImageSet of image folders that are not there: its classes and its size, no images."""
+    size = image_size or default_image_size("imagefolder")
+    return ImageSet("imagefolder", classes, [], size, Files(None, []), workers)
+
+
 def open_distilled(folder, workers=4, image_size=None, square=False):
     """The images of a run, or of any tool, in ImageFolder's order, as an ImageSet.
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 import torch
 
 from data.class_lists import class_list
-from data.image_set import ImageSet, open_real
+from data.image_set import ImageSet, classes_alone, open_real
 from data.run_folder import settle_manifest, versions
 from models.networks import check_name, fingerprint
 from models.teachers import load_teachers
 from recover import ranking
 from recover.alignment import build_alignments, has_layers
 from recover.estimate import propose_units, seconds_per_image_step, unit_seconds
-from recover.options import RANKED, Options, manifest_options, resolve
+from recover.options import RANKED, Options, manifest_options, needs_images, resolve
 from recover.priors.measured import check_images
 from recover.start import Starts, check_teacher
 from recover.synthesize import synthesize
@@ -23,7 +23,7 @@ from recover.unit_files import RESTART, UnitFiles
 from recover.unit_run import UnitRun
 from recover.units import in_one_step, plan_units
 from utils import distributed
-from utils.errors import memory_advice, own_work_begins, try_half
+from utils.errors import UserError, memory_advice, own_work_begins, try_half
 from utils.files import check_space, check_writable, remove_leftovers
 from utils.options import print_options, settle_shard, shard_words, shown
 from utils.progress import duration, progress_bar
@@ -60,10 +60,8 @@ class Job:
 def prepare(options):
     """Open the images, plan the units, load the networks, and refuse what cannot work."""
     device, threads = start(options)
-    data, run = options.data, options.run
-    real = open_real(data.dataset, "train", data.train_dir, data.image_size,
-                     data.classes and class_list(data.classes), run.workers,
-                     square=data.crop == "square")
+    run = options.run
+    real = open_images(options)
     options, shard = resolve(options, real), settle_shard(run.shard)
     check_names(options)
     print_options("recover", {"preset": options.preset, **shown(options),
@@ -84,7 +82,9 @@ def prepare(options):
               my_work(options, units, files, weights, shard))
 
     # images.json ties the folder to its options, so first see that the images can be made.
-    if job.work and run.min_teacher_accuracy != 0:
+    if job.work and not len(real):
+        distributed.print0("note: there are no real images to measure the teachers' accuracy on")
+    elif job.work and run.min_teacher_accuracy != 0:
         for name in sorted(choosers(options, units) & set(networks)):
             check_teacher(name, networks[name], real, run.min_teacher_accuracy, device)
     if options.start.start in RANKED:
@@ -132,6 +132,22 @@ def start(options):
     return distributed.choose_device(options.run.device), threads
 
 
+def open_images(options):
+    """The training images; without --train-dir their classes alone, where these are enough."""
+    data, workers = options.data, options.run.workers
+    classes = data.classes and class_list(data.classes)
+    if data.dataset != "imagefolder" or data.train_dir is not None:
+        return open_real(data.dataset, "train", data.train_dir, data.image_size, classes, workers,
+                         square=data.crop == "square")
+    if what := needs_images(options):
+        raise UserError(f"{what} needs real images, found no --train-dir (TRAIN_DIR in the "
+                        "scripts). Give it. Only --start noise with --classes does without.")
+    if classes is None:
+        raise UserError("--start noise without --train-dir knows no classes, found no --classes. "
+                        "Give a list of them, or --train-dir (TRAIN_DIR in the scripts).")
+    return classes_alone(classes, data.image_size, workers)
+
+
 def check_names(options):
     """Raise UserError for a network that does not exist, also one that nothing would draw."""
     names = [*options.law.everyone, options.start.ranker, options.run.verifier]
@@ -176,11 +192,12 @@ def my_work(options, units, files, weights, shard):
 def manifest(job, threads):
     """The content of images.json."""
     options, real = job.options, job.real
+    train_images = real.contents_hash() if len(real) else None
     return {
         "preset": options.preset,
         "preset_changed": sorted(options.changed & set(manifest_options(options))),
         "options": manifest_options(options), "teacher_weights": str(options.run.teacher_weights),
-        "identity": {"classes": real.classes, "train_images": real.contents_hash(),
+        "identity": {"classes": real.classes, "train_images": train_images,
                      "start_images": job.starts.identity},
         "id_digits": job.files.id_digits, "threads": threads, "versions": versions()}
 

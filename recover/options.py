@@ -26,11 +26,12 @@ class Data:
 
     dataset: str = option("imagefolder", "digits needs no folder", group="data", choices=DATASETS)
     train_dir: Path | None = option(
-        None, "real training images: one folder per class, or the folder of CIFAR", group="data",
-        changes_result=False, type=options.path)
+        None, "real training images: one folder per class, or the folder of CIFAR; --start noise "
+        "with --classes needs none", group="data", changes_result=False, type=options.path)
     classes: str | None = option(
-        None, "imagenette, imagewoof, imageidc, or a text file with a class folder in each line: "
-        "the classes to distil, in this order (default: all)", group="data", metavar="LIST")
+        None, "imagenette, imagewoof, imageidc, a text file with a class folder in each line, or "
+        "class folders with commas between them: the classes to distil, in this order (default: "
+        "all)", group="data", metavar="LIST")
     image_size: int | None = option(
         None, "side in pixels (default: 224, or 32 for CIFAR and digits)", group="data",
         type=options.positive_int)
@@ -315,6 +316,15 @@ def check(o):
     for contradicts, sentence in rules:
         if contradicts:
             raise UserError(sentence)
+
+
+def needs_images(o):
+    """Words for what needs real images; None where classes are enough."""
+    if o.start.start != "noise":
+        return f"--start {o.start.start}"
+    if o.matching.match == "convolution":
+        return "--match convolution"
+    return "--without-bn calibrated" if o.losses.without_bn == "calibrated" else None
 
 
 def resolve(o, images):

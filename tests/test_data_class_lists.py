@@ -26,6 +26,12 @@ def test_a_file_of_ones_own(tmp_path):
     assert class_list(str(tmp_path / "mine.txt")) == ("shoes", "bags")
 
 
+def test_names_with_commas_between_them():
+    assert class_list("shoes,bags, hats") == ("shoes", "bags", "hats")
+    with pytest.raises(UserError, match="a,b,a: found a twice, expected every class folder once"):
+        class_list("a,b,a")
+
+
 @pytest.mark.parametrize(("content", "words"), [(None, "cannot be read"), ("", "no line"),
                                                 ("a\nb\na\n", "a twice")])
 def test_a_list_that_is_none_is_refused(tmp_path, content, words):

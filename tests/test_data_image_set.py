@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from data import images
-from data.image_set import Arrays, Files, ImageSet, open_distilled, open_real
+from data.image_set import Arrays, Files, ImageSet, classes_alone, open_distilled, open_real
 from utils.errors import UserError
 from utils.files import write_json
 
@@ -24,6 +24,12 @@ def folder(tmp_path):
 
 
 # One class for real and distilled images
+
+def test_classes_without_images():
+    alone = classes_alone(("dog", "cat"), 32)
+    assert (len(alone), alone.classes, alone.image_size) == (0, ["dog", "cat"], 32)
+    assert [len(indices) for indices in alone.by_class] == [0, 0]
+
 
 def test_real_and_distilled_images_have_the_same_members(folder):
     real = open_real("imagefolder", "train", folder, 24)

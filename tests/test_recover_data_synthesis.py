@@ -117,6 +117,36 @@ def test_single_teacher_from_noise_without_reading_images(data, tmp_path):
     assert set(record["start"].values()) == {"noise"}
 
 
+def without_images(data, out, *more):
+    """The command of noise from teachers alone."""
+    args = command(data, out, "--start", "noise", "--ipc-end", "1", *more)
+    place = args.index("--train-dir")
+    return args[:place] + args[place + 2 :]
+
+
+def test_noise_needs_classes_and_no_images(data, tmp_path, capsys):
+    classes = ["--classes", ",".join(CLASSES), "--min-teacher-accuracy", "50"]
+    main(without_images(data, tmp_path / "alone", *classes))
+    assert "note: there are no real images to measure" in capsys.readouterr().out
+    identity = json.loads((tmp_path / "alone/images.json").read_text())["identity"]
+    assert identity == {"classes": list(CLASSES), "train_images": None, "start_images": None}
+    main(command(data, tmp_path / "beside", "--start", "noise", "--ipc-end", "1"))
+    assert files(tmp_path / "alone", "images") == files(tmp_path / "beside", "images")
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ([], "noise without --train-dir knows no classes, found no --classes. Give a list"),
+    (["--start", "medium"], "--start medium needs real images, found no --train-dir .* Give it"),
+    (["--match", "convolution"], "--match convolution needs real images, found no --train-dir"),
+    (["--without-bn", "calibrated"], "--without-bn calibrated needs real images"),
+    (["--classes", "n01440764,cat,dog"], "the teacher was trained on other classes: .* 'cat'"),
+])
+def test_what_needs_real_images_says_so(data, tmp_path, options, message):
+    with pytest.raises(UserError, match=message):
+        main(without_images(data, tmp_path / "run", *options))
+    assert not (tmp_path / "run").exists()
+
+
 def test_zero_iterations_save_the_start_as_it_is(data, tmp_path):
     main(command(data, tmp_path, "--iteration", "0", "--start", "random", "--seed", "1",
                  "--ipc-end", "4"))
