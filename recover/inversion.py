@@ -176,13 +176,15 @@ def my_work(options, units, files, weights, shard):
 def manifest(job, threads):
     """The content of images.json."""
     options, real = job.options, job.real
+    slices = options.optimisation.ipc_start, options.optimisation.ipc_end
     return {
         "preset": options.preset,
         "preset_changed": sorted(options.changed & set(manifest_options(options))),
         "options": manifest_options(options), "teacher_weights": str(options.run.teacher_weights),
         "identity": {"classes": real.classes, "train_images": real.listing_hash(),
                      "start_images": job.starts.identity},
-        "id_digits": job.files.id_digits, "threads": threads, "versions": versions()}
+        "asked": slices, "id_digits": job.files.id_digits, "threads": threads,
+        "versions": versions()}
 
 
 def print_plan(job):
