@@ -110,7 +110,8 @@ class Reference:
     """The released arithmetic of a step, in float32 and PyTorch's own layout; a call takes a step.
 
     phi and theta_1 run apart, every teacher that was drawn runs, variances come from a permuted
-    copy, all graphs live until one backward, and unused priors are computed.
+    copy, all graphs live until one backward, and unused priors are computed. phi's own forward
+    gathers no statistics.
     """
 
     def __init__(self, work, teachers):
@@ -127,9 +128,12 @@ class Reference:
         self.x, self.labels = work.start()
         self.x.requires_grad_(True)
         self.adam = torch.optim.Adam([self.x], betas=(0.5, 0.9), eps=1e-8)
-        self.steps, self.distances = itertools.count(), []
+        self.steps, self.distances = itertools.count(), None
 
     def note_distance(self, weight, layer, inputs, _):
+        """Note a layer's distance in a BN teacher's forward; phi's has no list for it."""
+        if self.distances is None:
+            return
         z = inputs[0]
         mean = z.mean((0, 2, 3))
         var = z.permute(1, 0, 2, 3).contiguous().view(z.shape[1], -1).var(1, unbiased=False)
@@ -151,6 +155,7 @@ class Reference:
             self.distances = []
             self.networks[name](view)
             loss = loss + weight * sum(self.distances)
+        self.distances = None
         losses.total_variation(view)
         losses.l2_prior(view)
 

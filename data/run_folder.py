@@ -30,6 +30,9 @@ def read_manifest(path, made_by):
     for part in ("options", "identity"):
         if not isinstance(content.get(part, {}), dict):
             raise damaged(path, made_by, f"{part} is not an object")
+    asked = content.get("asked", [0, 0])
+    if not (isinstance(asked, list) and [type(number) for number in asked] == [int, int]):
+        raise damaged(path, made_by, "asked is not a range of two numbers")
     return content
 
 
@@ -38,6 +41,8 @@ def settle_manifest(path, content, how_to_restart):
 
     content["options"]: {name: value}, every option that changes the result.
     content["identity"]: likewise, for facts such as class names and hashes of weights.
+    content["asked"]: (first, end) of the slices or epochs that were asked for, where there are
+    such; the range on disk is widened to hold them.
     Raises UserError, which names the first option that differs and ends in how_to_restart.
     Other entries (versions) are only noted.
     """
@@ -54,6 +59,13 @@ def settle_manifest(path, content, how_to_restart):
             if before.get(name) != now.get(name):
                 raise UserError(f"{path}: {_difference(name, before.get(name), now.get(name))}. "
                                 f"{how_to_restart}")
+
+    if "asked" in content:
+        both = [content["asked"], stored.get("asked", content["asked"])]
+        asked = [min(first for first, _ in both), max(end for _, end in both)]
+        if asked != stored.get("asked"):
+            stored = {**stored, "asked": asked}
+            write_json(path, stored)
     return stored
 
 

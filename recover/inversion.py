@@ -193,13 +193,15 @@ def manifest(job, threads):
     """The content of images.json."""
     options, real = job.options, job.real
     train_images = real.contents_hash() if len(real) else None
+    slices = options.optimisation.ipc_start, options.optimisation.ipc_end
     return {
         "preset": options.preset,
         "preset_changed": sorted(options.changed & set(manifest_options(options))),
         "options": manifest_options(options), "teacher_weights": str(options.run.teacher_weights),
         "identity": {"classes": real.classes, "train_images": train_images,
                      "start_images": job.starts.identity},
-        "id_digits": job.files.id_digits, "threads": threads, "versions": versions()}
+        "asked": slices, "id_digits": job.files.id_digits, "threads": threads,
+        "versions": versions()}
 
 
 def print_plan(job):

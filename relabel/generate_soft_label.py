@@ -78,6 +78,7 @@ def describe(o, images, teachers):
     hashes = {name: fingerprint(network) for name, network in teachers.items()}
     return {"preset": o.preset, "preset_changed": changed(o, images),
             "options": manifest_options(o, images), "store": o.stored.label_store,
+            "asked": (0, o.stored.epochs if o.stored.label_store == "files" else 0),
             "teacher_weights": str(weights),
             "identity": {"images": images.identity, "teachers": hashes}, "versions": versions()}
 

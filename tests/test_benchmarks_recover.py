@@ -56,6 +56,18 @@ def test_the_reference_takes_our_steps():
     assert ((reference.x - ours.x).abs() < 1e-3).float().mean() > 0.95
 
 
+def test_the_reference_gathers_statistics_of_bn_teachers_alone(monkeypatch):
+    work, teachers, _ = start()
+    reference, norms, norm = Reference(work, teachers), [], torch.norm
+    monkeypatch.setattr(torch, "norm", lambda *args: norms.append(args) or norm(*args))
+    layers = sum(isinstance(module, torch.nn.BatchNorm2d) for name in teachers.bn
+                 for module in reference.networks[name].modules())
+    for _ in range(2):
+        norms.clear()
+        reference()
+        assert len(norms) == 2 * layers  # of mean and variance; phi's own forward adds none
+
+
 @pytest.mark.parametrize("name", [*NETS, "mobilenet_v2", "efficientnet_b0"])
 def test_the_floor_is_the_same_network(name):
     plain = network(name, CPU)

@@ -20,6 +20,16 @@ def test_a_manifest_is_written_once(tmp_path):
     assert path.read_bytes() == before
 
 
+def test_what_was_asked_for_is_widened(tmp_path):
+    path = tmp_path / "m.json"
+    settle(path)
+    for asked, stored in (((1, 3), [1, 3]), ((2, 3), [1, 3]), ((0, 2), [0, 3]), ((4, 9), [0, 9])):
+        assert settle(path, asked=asked)["asked"] == stored
+        assert read_manifest(path, "recover")["asked"] == stored
+    assert settle(path)["asked"] == [0, 9]
+    assert read_manifest(path, "recover")["versions"] == {"torch": 1}
+
+
 @pytest.mark.parametrize(("changed", "message"), [
     ({"options": {"lr": 0.2, "names": ["a"]}}, "was made with lr = 0.1, now lr = 0.2"),
     ({"options": {"lr": 0.1}}, r"was made with names = \[\"a\"\], now names = null"),
@@ -51,7 +61,11 @@ def test_the_hash_is_of_what_changes_numbers():
         assert manifest_hash({**content, part: {}}) != manifest_hash(content)
 
 
-def test_a_damaged_manifest(tmp_path):
-    (tmp_path / "m.json").write_text('{"options": []}')
-    with pytest.raises(UserError, match="m.json: damaged .options is not an object"):
+@pytest.mark.parametrize(("text", "message"), [
+    ('{"options": []}', "options is not an object"),
+    ('{"asked": [0, "9"]}', "asked is not a range of two numbers"),
+    ('{"asked": 9}', "asked is not a range of two numbers")])
+def test_a_damaged_manifest(tmp_path, text, message):
+    (tmp_path / "m.json").write_text(text)
+    with pytest.raises(UserError, match=f"m.json: damaged .{message}"):
         read_manifest(tmp_path / "m.json", "recover")

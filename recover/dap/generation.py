@@ -132,6 +132,7 @@ def manifest(job, threads):
         "licence": model.licence,
         "identity": {"classes": real.classes, "train_images": real.contents_hash(),
                      "backbone": job.weights},
+        "asked": (options.images.ipc_start, options.images.ipc_end),
         "id_digits": job.files.id_digits, "threads": threads,
         "versions": {**versions(), "diffusers": package.__version__}}
 
