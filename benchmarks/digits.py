@@ -5,7 +5,7 @@ from models import pretrain
 from recover import data_synthesis
 from relabel import generate_soft_label
 from reproduce import ROOT
-from reproduce.quickstart import TEACHERS
+from reproduce.quickstart import DIGITS_TEACHERS as TEACHERS
 from reproduce.steps import Steps
 from utils import options
 from utils.files import read_json
