@@ -126,8 +126,9 @@ def save_grid(rows, path, row_names, column_names=None, cell=96):
     """Write a picture with one row of images per name, as PNG.
 
     rows: list of uint8 tensors [n, 3, H, W] of equal n. row_names: text to the left of each row.
-    column_names: text above each column. cell: least side of a cell in pixels. Small images are
-    enlarged by a whole factor without smoothing, so that their pixels can be seen.
+    column_names: text above each column. Text is cut where it does not fit. cell: least side of a
+    cell in pixels. Small images are enlarged by a whole factor without smoothing, so that their
+    pixels can be seen.
     """
     columns, _, height, width = rows[0].shape
     factor = max(1, cell // max(height, width))
@@ -141,8 +142,14 @@ def save_grid(rows, path, row_names, column_names=None, cell=96):
 
     draw = ImageDraw.Draw(canvas)
     for c, name in enumerate(column_names or []):
-        text = name[: cell_width // 6]  # a letter is about 6 pixels wide
+        text = _fitting(name, cell_width - gap, draw)
         draw.text((margin + c * cell_width + gap, 2), text, fill="black")
     for r, name in enumerate(row_names):
-        draw.text((4, header + r * cell_height + cell_height // 2 - 6), name, fill="black")
+        text = _fitting(name, margin - 4, draw)
+        draw.text((4, header + r * cell_height + cell_height // 2 - 6), text, fill="black")
     _write(canvas, path, "PNG")
+
+
+def _fitting(text, width, draw):
+    """As much of a text as fits into a width in pixels. draw: PIL's ImageDraw."""
+    return next(text[:n] for n in range(len(text), -1, -1) if draw.textlength(text[:n]) <= width)

@@ -1,5 +1,7 @@
 """Names that options offer, apart from the code behind them, which needs PyTorch."""
 
+import functools
+
 DATASETS = ("imagefolder", "cifar10", "cifar100", "digits")
 LABEL_FORMATS = ("fp16", "fp32", "int8", "topk")
 MIXES = {"cutmix": 1.0, "mixup": 0.8, "none": 1.0}  # alpha of Beta(alpha, alpha) by default (SRe2L)
@@ -13,3 +15,18 @@ def default_image_size(dataset):
 def has_flips(dataset):
     """Whether mirroring an image keeps its class."""
     return dataset != "digits"
+
+
+def class_words(name):
+    """What a class is called: the first English name of a wnid, another name as it is."""
+    try:
+        return _imagenet().label_name_to_description(name).split(",")[0]
+    except KeyError:
+        return name
+
+
+@functools.cache
+def _imagenet():
+    from timm.data import ImageNetInfo  # imports PyTorch
+
+    return ImageNetInfo()
