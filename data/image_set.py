@@ -71,8 +71,8 @@ class Files:
         return f"{self.paths[i].parent.name}/{self.paths[i].name}"
 
     def origin(self, i):
-        """Words that say which image this is."""
-        return str(self.paths[i])
+        """Words that say which image this is, wherever the folder lies."""
+        return self.name(i)
 
     def sha256(self, i):
         """Hex SHA-256 of image number i."""
@@ -151,7 +151,7 @@ class ImageSet:
         return self.source.image(i, self.image_size)
 
     def origin(self, i):
-        """Words that say which image this is: a path, or a number in a dataset."""
+        """Words that say which image this is: "CLASS FOLDER/FILE", or a number in a dataset."""
         return self.source.origin(i)
 
     @functools.cached_property
