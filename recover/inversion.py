@@ -17,7 +17,7 @@ from recover.alignment import build_alignments, has_layers
 from recover.estimate import propose_units, seconds_per_image_step, unit_seconds
 from recover.options import RANKED, Options, manifest_options, needs_images, resolve
 from recover.priors.measured import check_images
-from recover.start import Starts, check_teacher
+from recover.start import Starts, check_teachers
 from recover.synthesize import synthesize
 from recover.unit_files import RESTART, UnitFiles
 from recover.unit_run import UnitRun
@@ -36,7 +36,8 @@ class Job:
     options: resolved. real: ImageSet of the training images. shard: (I, N). starts: start images.
     units: of the whole run. networks: {name: Network}. weights: {name: fingerprint}. files: of the
     run folder. work: lists of units that share forwards, the unfinished ones of this rank.
-    alignments: {teacher: alignment}, filled when the work begins.
+    alignments: {teacher: alignment}, filled when the work begins. balanced: False once a unit was
+    found in which an addend of the loss outweighs the others.
     """
 
     options: Options
@@ -50,6 +51,7 @@ class Job:
     files: UnitFiles
     work: list
     alignments: dict = field(default_factory=dict)
+    balanced: bool = True
 
     @property
     def verifier(self):
@@ -82,17 +84,13 @@ def prepare(options):
               my_work(options, units, files, weights, shard))
 
     # images.json ties the folder to its options, so first see that the images can be made.
-    if job.work and not len(real):
-        distributed.print0("note: there are no real images to measure the teachers' accuracy on")
-    elif job.work and run.min_teacher_accuracy != 0:
-        for name in sorted(choosers(options, units) & set(networks)):
-            check_teacher(name, networks[name], real, run.min_teacher_accuracy, device)
+    accuracies = measure_teachers(job) if job.work or not files.manifest.exists() else {}
     if options.start.start in RANKED:
         ranking.check(options, real)
     check_images(real, options.matching)
     check_space("recover", run.output_dir, files.space(units, options),
                 "Choose another --output-dir, a smaller --ipc-end, or --image-format jpg.")
-    settle_manifest(files.manifest, manifest(job, threads), RESTART)
+    settle_manifest(files.manifest, manifest(job, threads, accuracies), RESTART)
     return job
 
 
@@ -102,10 +100,9 @@ def work(job):
     if options.start.start in RANKED:
         ranking.settle_selection(options, job.real, networks[options.start.ranker], job.device)
     if options.optimisation.iteration and (job.work or distributed.world_size() > 1):
-        bn_teachers = set().union(*(unit.possible_bn for unit in job.units))
-        guides = bn_teachers.union(*(unit.possible_logit for unit in job.units))
+        logit, bn = guides(job.units)
         job.alignments = build_alignments(
-            {name: network for name, network in networks.items() if name in guides}, bn_teachers,
+            {name: network for name, network in networks.items() if name in logit | bn}, bn,
             options, job.real, job.device)  # ranks measure statistics together
 
     with memory_advice(smaller_step(options)):
@@ -155,10 +152,32 @@ def check_names(options):
         check_name(name)
 
 
-def choosers(options, units):
-    """Names of the networks that must know the real classes: logit teachers and the ranker."""
-    logit = set().union(*(unit.possible_logit for unit in units))
-    return logit | ({options.start.ranker} if options.start.start in RANKED else set())
+def measure_teachers(job):
+    """check_teachers of every network that will run. {} where nothing is measured."""
+    least = job.options.run.min_teacher_accuracy
+    if least == 0 or not job.networks:
+        return {}
+    if not len(job.real):
+        distributed.print0("note: there are no real images to measure the teachers' accuracy on")
+        return {}
+    return check_teachers(job.networks, roles(job), job.real, least, job.device)
+
+
+def roles(job):
+    """{name: words for what it does} of every network that will run."""
+    start, run = job.options.start, job.options.run
+    names = {"ranker": {start.ranker} if start.start in RANKED else set()}
+    if job.options.optimisation.iteration:
+        logit, bn = guides(job.units)
+        names = {"logit": logit, "BN": bn, **names, "verifier": {run.verifier}}
+    return {name: [role for role, members in names.items() if name in members]
+            for name in job.networks}
+
+
+def guides(units):
+    """Names of the possible (logit teachers, BN teachers) of units."""
+    return (set().union(*(unit.possible_logit for unit in units)),
+            set().union(*(unit.possible_bn for unit in units)))
 
 
 def load_networks(options, units, classes, device):
@@ -168,8 +187,7 @@ def load_networks(options, units, classes, device):
     """
     names = [options.start.ranker] if options.start.start in RANKED else []
     if options.optimisation.iteration:
-        logit = set().union(*(unit.possible_logit for unit in units))
-        bn = set().union(*(unit.possible_bn for unit in units))
+        logit, bn = guides(units)
         names += [name for name in options.law.everyone
                   if name in logit or (name in bn and has_layers(name, options))]
         names += filter(None, [options.run.verifier])
@@ -189,14 +207,15 @@ def my_work(options, units, files, weights, shard):
     return [left for units in mine for left in files.unfinished(units, weights)]
 
 
-def manifest(job, threads):
-    """The content of images.json."""
+def manifest(job, threads, accuracies):
+    """The content of images.json. accuracies: of measure_teachers, for the reader alone."""
     options, real = job.options, job.real
     train_images = real.listing_hash() if len(real) else None
     return {
         "preset": options.preset,
         "preset_changed": sorted(options.changed & set(manifest_options(options))),
         "options": manifest_options(options), "teacher_weights": str(options.run.teacher_weights),
+        "teachers": accuracies,
         "identity": {"classes": real.classes, "train_images": train_images,
                      "start_images": job.starts.identity},
         "id_digits": job.files.id_digits, "threads": threads, "versions": versions()}

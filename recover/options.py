@@ -230,7 +230,7 @@ class RecoverRun(SharedRun):
         "IMAGENET1K_V1", "name of published torchvision weights, or a folder of NAME.safetensors / "
         "NAME.pth", group="data", changes_result=False)
     min_teacher_accuracy: float | None = option(
-        None, "stop if a logit teacher gets fewer of the real images right; 0: do not measure "
+        None, "stop if a logit teacher gets fewer of the real images right; 0: measure no teacher "
         "(default: a tenth of the way from chance to 100)", changes_result=False,
         type=options.weight, metavar="PERCENT")
     log_every: int = option(100, "steps between lines of loss terms", changes_result=False,
