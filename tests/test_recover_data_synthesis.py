@@ -58,8 +58,7 @@ def test_same_command_twice_same_bytes_and_what_lies_on_disk(data, tmp_path, cap
     assert record["terms"][0]["ce"] > 0
     names = [f"images/new00{c}/class00{c}_id001.png" for c in range(3)]
     assert list(record["start"]) == list(record["files"]) == names
-    origin = data / "train" / CLASSES[1] / "img_001.JPEG"
-    assert record["start"]["images/new001/class001_id001.png"] == str(origin)
+    assert record["start"]["images/new001/class001_id001.png"] == f"{CLASSES[1]}/img_001.JPEG"
     assert not list((a / "units").glob("unfinished*"))
     assert "image-steps, about" in capsys.readouterr().out
 
@@ -145,6 +144,20 @@ def test_what_needs_real_images_says_so(data, tmp_path, options, message):
     with pytest.raises(UserError, match=message):
         main(without_images(data, tmp_path / "run", *options))
     assert not (tmp_path / "run").exists()
+
+
+def test_every_network_that_runs_is_measured(data, tmp_path, capsys):
+    more = ("--verifier", "shufflenet_v2_x0_5", "--bn-teachers", "shufflenet_v2_x0_5",
+            "--bn-slot-prob", "1", "--min-teacher-accuracy", "0.001", "--iteration", "1")
+    main(command(data, tmp_path, *more))
+    text = capsys.readouterr().out
+    assert re.search(r"resnet18 .* % \(chance 33.3 %\)  logit, BN\n", text)
+    assert re.search(r"shufflenet_v2_x0_5 .* % \(chance 33.3 %\)  BN, verifier\n", text)
+    stored = json.loads((tmp_path / "images.json").read_text())
+    assert sorted(stored["teachers"]) == sorted(TEACHERS)
+    assert stored["teachers"]["resnet18"]["images"] == 12
+    main(command(data, tmp_path, *more))
+    assert "real images" not in capsys.readouterr().out  # nothing is left to do
 
 
 def test_zero_iterations_save_the_start_as_it_is(data, tmp_path):
@@ -266,6 +279,38 @@ def test_short_classes_are_left_out_when_allowed(data, tmp_path):
     main(command(data, tmp_path / "run", "--train-dir", str(train), "--allow-short-classes"))
     second = sorted(p.name for p in (tmp_path / "run/images").rglob("*_id001.png"))
     assert second == ["class000_id001.png", "class002_id001.png"]
+
+
+@pytest.mark.parametrize("removed", [".", "images.json"])
+def test_a_folder_that_is_removed_while_recover_works(data, tmp_path, monkeypatch, removed):
+    """Nothing is written into a folder that no longer says what its images are."""
+    run, keep = tmp_path / "run", unit_run.UnitRun.keep
+    small = ("--ipc-end", "1", "--bn-slots", "0")
+
+    def remove(self, step, active):
+        if step == 1:
+            path = run / removed
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        keep(self, step, active)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(unit_run.UnitRun, "keep", remove)
+        with pytest.raises(UserError, match="images.json: was removed while recover worked. Run"):
+            main(command(data, run, *small))
+    assert files(run, "images", "units") == {}
+    main(command(data, run, *small))
+    main(command(data, tmp_path / "whole", *small))
+    assert files(run, "images") == files(tmp_path / "whole", "images")
+
+
+def test_an_image_that_is_removed_while_recover_works(data, tmp_path, monkeypatch):
+    train = shutil.copytree(data / "train", tmp_path / "train")
+    removed = train / CLASSES[1] / "img_001.JPEG"
+    drop = UnitFiles.drop_checkpoint
+    monkeypatch.setattr(UnitFiles, "drop_checkpoint", lambda self, units: (
+        drop(self, units), removed.unlink(missing_ok=True)))
+    with pytest.raises(UserError, match=f"{removed}: cannot be read .* Put it back"):
+        main(command(data, tmp_path / "run", "--train-dir", str(train), "--units-per-step", "1"))
 
 
 def test_corrupt_jpeg_is_named(data, tmp_path):
