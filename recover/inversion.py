@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import torch
 
 from data.class_lists import class_list
-from data.image_set import ImageSet, open_real
+from data.image_set import ImageSet, note_enlarged, open_real
 from data.run_folder import settle_manifest, versions
 from models.networks import check_name, fingerprint
-from models.teachers import load_teachers
+from models.teachers import load_teachers, trained_size
 from recover import ranking
 from recover.alignment import build_alignments, has_layers
 from recover.estimate import propose_units, seconds_per_image_step, unit_seconds
@@ -61,14 +61,16 @@ def prepare(options):
     """Open the images, plan the units, load the networks, and refuse what cannot work."""
     device, threads = start(options)
     data, run = options.data, options.run
-    real = open_real(data.dataset, "train", data.train_dir, data.image_size,
+    check_names(options)
+    size = data.image_size or trained_size(all_names(options), run.teacher_weights)
+    real = open_real(data.dataset, "train", data.train_dir, size,
                      data.classes and class_list(data.classes), run.workers,
                      square=data.crop == "square")
     options, shard = resolve(options, real), settle_shard(run.shard)
-    check_names(options)
     print_options("recover", {"preset": options.preset, **shown(options),
                               "classes": len(real.classes), "shard": shard_words(shard),
                               "device": device, "threads": threads})
+    note_enlarged(real)
     check_writable(run.output_dir)
     remove_leftovers(run.output_dir)
 
@@ -132,10 +134,15 @@ def start(options):
     return distributed.choose_device(options.run.device), threads
 
 
-def check_names(options):
-    """Raise UserError for a network that does not exist, also one that nothing would draw."""
+def all_names(options):
+    """Names of all networks that options name, also of those that nothing would draw."""
     names = [*options.law.everyone, options.start.ranker, options.run.verifier]
-    for name in filter(None, names):
+    return list(filter(None, names))
+
+
+def check_names(options):
+    """Raise UserError for a network that does not exist."""
+    for name in all_names(options):
         check_name(name)
 
 
