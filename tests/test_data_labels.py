@@ -13,7 +13,7 @@ from data.label_formats import label_format, through_format
 from data.labels import LabelStore, check_images, epoch_bytes, epoch_file, is_finished, save_epoch
 from data.names import LABEL_FORMATS
 from utils import checkpoint
-from utils.errors import UserError, explain
+from utils.errors import UserError
 from utils.files import read_json, write_json
 
 OPTIONS = PlanOptions(images=13, size=16, batch_size=5)
@@ -109,16 +109,14 @@ def test_a_file_that_may_not_be_read_is_not_called_missing(run, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "open", refused, raising=False)
-        with pytest.raises(PermissionError) as raised:
+        with pytest.raises(UserError, match="epoch_000.safetensors: no permission"):
             store.check(1)
-    assert "epoch_000.safetensors: no permission" in explain(raised.value)
 
     path = epoch_file(store.folder, 0)
     path.unlink()
     path.mkdir()
-    with pytest.raises(IsADirectoryError) as raised:
+    with pytest.raises(UserError, match="epoch_000.safetensors: is a folder, expected a file"):
         store.check(1)
-    assert "epoch_000.safetensors: is a folder, expected a file" in explain(raised.value)
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, -1])

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from utils.errors import UserError
+from utils.errors import UserError, explain
 from utils.files import write_bytes, written_whole
 
 
@@ -62,7 +62,7 @@ def _reading(path):
 
 
 def _check_opens(path):
-    """Raise UserError for a file that is missing; OSError for a folder, or without permission.
+    """Raise UserError for a file that is missing, a folder, or one without permission to read.
 
     safetensors calls all of these a missing file.
     """
@@ -71,6 +71,8 @@ def _check_opens(path):
             pass
     except FileNotFoundError:
         raise UserError(f"{path}: no such file.") from None
+    except OSError as error:
+        raise UserError(explain(error) or f"{path}: cannot be read ({error.strerror}).") from None
 
 
 def _header(file):
