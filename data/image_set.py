@@ -4,6 +4,7 @@ open_real opens a split of a dataset, open_distilled the images of a run or of a
 give an ImageSet.
 """
 
+import contextlib
 import copy
 import functools
 import hashlib
@@ -11,6 +12,7 @@ import json
 import math
 import os
 import re
+import statistics
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -369,6 +371,33 @@ def _described(manifest, folders, folder):
                f"{max(counts.values())}. Was recover stopped, or an image removed? Running recover "
                "again completes the set.")
     return classes, dataset
+
+
+def typical_side(images):
+    """Median short side in pixels of the stored pictures of an ImageSet, of 20 of them at most.
+
+    They are evenly spaced. None where none of them can be read.
+    """
+    count, sides = min(20, len(images)), []
+    for i in range(count):
+        with contextlib.suppress(UserError):  # it will be named when it is needed
+            sides.append(min(images.picture(i * len(images) // count).size))
+    return int(statistics.median(sides)) if sides else None
+
+
+def note_enlarged(images):
+    """Print a note where training images are enlarged more than twice to the ImageSet's size.
+
+    The sizes that CIFAR and digits have by default are meant.
+    """
+    size, side = images.image_size, typical_side(images)
+    meant = images.dataset != "imagefolder" and size == default_image_size(images.dataset)
+    if not meant and side is not None and 2 * side < size:
+        multiple = 32 * math.ceil(side / 32)
+        near = f"{side}" if side == multiple else f"{side} (or {multiple})"
+        print0(f"note: the training images are about {side} px, --image-size is {size}: they are "
+               f"enlarged {size / side:.0f} times. Give --image-size {near}, to models.pretrain as "
+               "to recover, unless this is meant.")
 
 
 def class_folders(root):

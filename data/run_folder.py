@@ -14,6 +14,7 @@ results/NAME/
 import hashlib
 import json
 import platform
+from importlib import metadata
 from pathlib import Path
 
 from utils.errors import UserError
@@ -70,4 +71,4 @@ def versions():
     import torchvision
 
     return {"python": platform.python_version(), "torch": torch.__version__,
-            "torchvision": torchvision.__version__}
+            "torchvision": torchvision.__version__, "timm": metadata.version("timm")}

@@ -31,7 +31,8 @@ def prepare(o):
 
     Every mistake in the options shows here, before the first epoch.
     """
-    from data.image_set import open_real  # here and below: --help does not wait for PyTorch
+    # --help does not wait for PyTorch
+    from data.image_set import note_enlarged, open_real
     from models.bn_statistics import has_batch_norm
     from models.networks import check_name
     from models.teacher_training import TeacherTraining
@@ -59,6 +60,7 @@ def prepare(o):
                                 if value is not None and key != "name") for plan in plans},
         "shard": options.shard_words(shard), "device": device, "threads": threads,
         "output_dir": o.run.output_dir})
+    note_enlarged(train)
     mine = distributed.my_share(plans, shard)
     return [TeacherTraining(plan, train, o.run, device) for plan in mine], test
 

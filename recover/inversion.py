@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import torch
 
 from data.class_lists import class_list
-from data.image_set import ImageSet, classes_alone, open_real
+from data.image_set import ImageSet, classes_alone, note_enlarged, open_real
 from data.run_folder import settle_manifest, versions
 from models.networks import check_name, fingerprint
-from models.teachers import load_teachers
+from models.teachers import load_teachers, trained_size
 from recover import ranking
 from recover.alignment import build_alignments, has_layers
 from recover.estimate import propose_units, seconds_per_image_step, unit_seconds
@@ -63,12 +63,13 @@ def prepare(options):
     """Open the images, plan the units, load the networks, and refuse what cannot work."""
     device, threads = start(options)
     run = options.run
+    check_names(options)
     real = open_images(options)
     options, shard = resolve(options, real), settle_shard(run.shard)
-    check_names(options)
     print_options("recover", {"preset": options.preset, **shown(options),
                               "classes": len(real.classes), "shard": shard_words(shard),
                               "device": device, "threads": threads})
+    note_enlarged(real)
     check_writable(run.output_dir)
     remove_leftovers(run.output_dir)
 
@@ -131,10 +132,11 @@ def start(options):
 
 def open_images(options):
     """The training images; without --train-dir their classes alone, where these are enough."""
-    data, workers = options.data, options.run.workers
+    data, run = options.data, options.run
+    size = data.image_size or trained_size(all_names(options), run.teacher_weights)
     classes = data.classes and class_list(data.classes)
     if data.dataset != "imagefolder" or data.train_dir is not None:
-        return open_real(data.dataset, "train", data.train_dir, data.image_size, classes, workers,
+        return open_real(data.dataset, "train", data.train_dir, size, classes, run.workers,
                          square=data.crop == "square")
     if what := needs_images(options):
         raise UserError(f"{what} needs real images, found no --train-dir (TRAIN_DIR in the "
@@ -142,13 +144,18 @@ def open_images(options):
     if classes is None:
         raise UserError("--start noise without --train-dir knows no classes, found no --classes. "
                         "Give a list of them, or --train-dir (TRAIN_DIR in the scripts).")
-    return classes_alone(classes, data.image_size, workers)
+    return classes_alone(classes, size, run.workers)
+
+
+def all_names(options):
+    """Names of all networks that options name, also of those that nothing would draw."""
+    names = [*options.law.everyone, options.start.ranker, options.run.verifier]
+    return list(filter(None, names))
 
 
 def check_names(options):
-    """Raise UserError for a network that does not exist, also one that nothing would draw."""
-    names = [*options.law.everyone, options.start.ranker, options.run.verifier]
-    for name in filter(None, names):
+    """Raise UserError for a network that does not exist."""
+    for name in all_names(options):
         check_name(name)
 
 

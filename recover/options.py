@@ -33,8 +33,8 @@ class Data:
         "class folders with commas between them: the classes to distil, in this order (default: "
         "all)", group="data", metavar="LIST")
     image_size: int | None = option(
-        None, "side in pixels (default: 224, or 32 for CIFAR and digits)", group="data",
-        type=options.positive_int)
+        None, "side in pixels (default: what the teachers' files were trained at; else 224, or 32 "
+        "for CIFAR and digits)", group="data", type=options.positive_int)
     crop: str = option(
         "validation", "of real images: validation keeps 224/256 of the short side, square keeps "
         "all of it", choices=("validation", "square"))

@@ -78,7 +78,7 @@ def describe(o, images, teachers):
     hashes = {name: fingerprint(network) for name, network in teachers.items()}
     return {"preset": o.preset, "preset_changed": changed(o, images),
             "options": manifest_options(o, images), "store": o.stored.label_store,
-            "teacher_weights": str(weights),
+            "teacher_weights": str(weights), "stem": teachers[o.teachers.teachers[0]].stem,
             "identity": {"images": images.identity, "teachers": hashes}, "versions": versions()}
 
 

@@ -8,7 +8,13 @@ import torch
 from PIL import Image
 
 from data import images
-from data.image_set import classes_alone, open_distilled, open_real
+from data.image_set import (
+    classes_alone,
+    note_enlarged,
+    open_distilled,
+    open_real,
+    typical_side,
+)
 from utils.errors import UserError
 from utils.files import write_json
 
@@ -255,6 +261,27 @@ def test_other_order_of_the_same_classes(folder):
 
 
 # Datasets of libraries
+
+def test_the_typical_side_of_stored_pictures(tmp_path):
+    for i, side in enumerate((20, 24, 28, 90)):
+        tiny.image_folder(tmp_path / "x", [f"c{i}"], 10, size=(side, side + 7))
+    assert typical_side(open_real("imagefolder", "train", tmp_path / "x", 224)) == 26
+    (tmp_path / "x/c0/img_000.JPEG").write_bytes(b"no image")
+    assert typical_side(open_real("imagefolder", "train", tmp_path / "x", 224)) == 28
+    assert typical_side(open_real("digits", "train")) == 8
+
+
+def test_images_that_are_enlarged_are_noted(tmp_path, capsys):
+    root = tiny.image_folder(tmp_path / "x", CLASSES, 3, size=(28, 40))
+    for dataset, size, note in (
+            ("imagefolder", 224, "about 28 px, --image-size is 224: they are enlarged 8 times. "
+             "Give --image-size 28 (or 32)"),
+            ("imagefolder", 56, None), ("digits", 32, None),
+            ("digits", 64, "about 8 px, --image-size is 64")):
+        note_enlarged(open_real(dataset, "train", root, size))
+        printed = capsys.readouterr().out
+        assert note in printed if note else not printed
+
 
 def test_digits_are_real_stratified_and_fixed():
     train, test = (open_real("digits", split) for split in ("train", "test"))

@@ -1,8 +1,9 @@
 import json
 
 import pytest
+import timm
 
-from data.run_folder import manifest_hash, read_manifest, settle_manifest
+from data.run_folder import manifest_hash, read_manifest, settle_manifest, versions
 from utils.errors import UserError
 
 CONTENT = {"options": {"lr": 0.1, "names": ("a",)}, "identity": {"n": 3}, "versions": {"torch": 1}}
@@ -37,6 +38,11 @@ def test_the_hash_is_of_what_changes_numbers():
     assert manifest_hash({**content, "versions": {}}) == manifest_hash(content)
     for part in ("options", "identity"):
         assert manifest_hash({**content, part: {}}) != manifest_hash(content)
+
+
+def test_versions_name_every_library_that_makes_numbers():
+    assert set(versions()) == {"python", "torch", "torchvision", "timm"}
+    assert versions()["timm"] == timm.__version__
 
 
 def test_a_damaged_manifest(tmp_path):

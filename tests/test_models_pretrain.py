@@ -153,6 +153,13 @@ def test_other_options_are_refused_by_name(folder, finished, more, sentence):
         pretrain.main(command(folder, finished, *more))
 
 
+def test_small_images_are_noted(tmp_path, capsys):
+    small = tiny.image_folder(tmp_path / "small", per_class=2, size=(12, 12))
+    pretrain.prepare(pretrain.parse(command(small, tmp_path / "out")))
+    assert "note: the training images are about 12 px, --image-size is 32" in (
+        capsys.readouterr().out)
+
+
 def test_min_accuracy(folder, finished):
     sentence = rf"{SMALL} gets .* below --min-accuracy 100.*--epochs-for {SMALL}"
     with pytest.raises(UserError, match=sentence):

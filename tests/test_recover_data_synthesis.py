@@ -14,6 +14,7 @@ from data.image_set import open_real
 from models.networks import build, save_network
 from recover import inversion, synthesize, unit_run
 from recover.data_synthesis import main
+from recover.options import parse
 from recover.unit_files import UnitFiles
 from utils.errors import UserError
 
@@ -105,6 +106,22 @@ def test_shards_share_a_folder_and_a_run_without_completes_it(data, tmp_path, ca
         assert files(tmp_path / "whole", folder) == files(tmp_path / "shared", folder)
     whole, shared = (tmp_path / name / "images.json" for name in ("whole", "shared"))
     assert whole.read_bytes() == shared.read_bytes()
+
+
+def test_the_image_size_is_what_the_teachers_were_trained_at(data, tmp_path):
+    for name in TEACHERS:
+        network = build(name, 3, image_size=48)
+        network.classes = list(CLASSES)
+        save_network(tmp_path / f"teachers/{name}.safetensors", network, {})
+    words = command(data, tmp_path / "run")
+    words[words.index("--teacher-weights") + 1] = str(tmp_path / "teachers")
+    with pytest.raises(UserError, match="resnet18: was trained on images of 48 px, found 32 px"):
+        inversion.prepare(parse(words))
+    assert not (tmp_path / "run").exists()
+
+    place = words.index("--image-size")
+    job = inversion.prepare(parse(words[:place] + words[place + 2 :]))
+    assert (job.real.image_size, job.options.data.image_size) == (48, 48)
 
 
 def test_single_teacher_from_noise_without_reading_images(data, tmp_path):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from data import images
-from models.networks import build, fingerprint
+from models.networks import build
 from models.teachers import fit_head
 from recover.alignment import NormAlignment
 from recover.gradient import View, loss_gradient
@@ -70,10 +70,11 @@ def test_full_heads_of_different_teachers_against_a_slow_loop():
         net = build(name, len(classes), seed=("full", name)).double()
         net.classes = classes
         nets[name] = fit_head(net, ["a", "b", "c"], "full").eval().requires_grad_(False)
-        assert fingerprint(nets[name]) == fingerprint(fit_head(net, ["a", "b", "c"]))
 
-    views = [view(pictures(3, 0), [0, 2, 1], name, ()) for name in known]
-    loss_gradient(views, {name: NormAlignment(net) for name, net in nets.items()}, Losses())
+    views = [view(pictures(3, 0), [0, 2, 1], name, (name,)) for name in known]
+    for name, net in nets.items():
+        with NormAlignment(net) as alignment:
+            loss_gradient(views, {name: alignment}, Losses(r_bn=0.0))
     for v, (name, classes) in zip(views, known.items(), strict=True):
         x = v.images.detach().clone().requires_grad_(True)
         logits = nets[name](x)

@@ -20,6 +20,8 @@ from models.networks import build, load_network, save_network
 from relabel.generate_soft_label import main as label
 from utils.errors import UserError
 from validate import engine, testing
+from validate.experiment import prepare
+from validate.options import parse
 from validate.student_folder import StudentFolder
 from validate.train_fkd import main
 from validate.training import Training
@@ -327,6 +329,26 @@ def test_hard_labels_need_no_labels_folder_and_no_images_json(made, tmp_path):
     assert found["options"]["batch_size"] == 5
     main([*hard, "--student-name", "mixed", "--mix-type", "cutmix"])
     assert (tmp_path / "students/mixed/result.json").exists()
+
+
+def test_the_stem_is_that_of_the_labels_teacher(made, tmp_path, capsys):
+    run = copy_run(made, tmp_path)
+    shutil.rmtree(run / "labels")
+    tiny.teacher_folder(tmp_path / "teachers", TEACHERS, CLASSES, stem="small")
+    relabel(run, tmp_path / "teachers")
+
+    def stem(name, *more):
+        o = parse(command(made, name, "--epochs", "1", *more, run=run))
+        return prepare(o, torch.device("cpu")).options.student.stem
+
+    assert stem("small") == "small"
+    assert stem("no-small-stem", "--student", "convnet3") == "imagenet"
+    online = ["--labels", "teacher", "--teachers", TEACHERS[0], "--teacher-weights"]
+    assert stem("teacher", *online, str(tmp_path / "teachers")) == "small"
+    assert stem("hard", "--loss-type", "ce") == "imagenet"
+    assert "note: the student has" not in capsys.readouterr().out
+    assert stem("given", "--stem", "imagenet") == "imagenet"
+    assert "--stem imagenet, the labels' teacher has stem small" in capsys.readouterr().out
 
 
 def test_evaluate_a_saved_student(trained, tmp_path, capsys):

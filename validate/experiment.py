@@ -6,7 +6,7 @@ import torch
 
 from data import run_folder
 from data.image_set import ImageSet, open_distilled, open_real
-from models.networks import Network, build, check_image_size, file_stem
+from models.networks import Network, build, check_image_size, file_stem, has_stem
 from utils import distributed, files
 from utils.errors import UserError
 from utils.options import print_options, shown
@@ -42,7 +42,7 @@ def prepare(o, device):
     o = options.resolve(o, images)
     test = open_test(o, images)
     source = label_source.open_source(o, images, device)
-    o = options.with_plan(o, source.plan_options)
+    o = options.with_labels(o, source.plan_options, default_stem(o, source))
 
     network = build_student(o, test.classes)
     check_image_size(network, o.data.image_size)
@@ -50,6 +50,16 @@ def prepare(o, device):
     ranks.check(len(full_batch), distributed.world_size())
     return Experiment(o, network, images, test, source, describe(o, images, test, source),
                       open_folder(o), device)
+
+
+def default_stem(o, source):
+    """The stem of a student for which none is given: its teacher's, where it can have that."""
+    name, given = o.student.student, o.student.stem
+    if given and source.stem and given != source.stem:
+        distributed.print0(f"note: the student has --stem {given}, the labels' teacher has stem "
+                           f"{source.stem}.")
+    suits = source.stem is not None and has_stem(name, source.stem, o.data.image_size)
+    return source.stem if suits else "imagenet"
 
 
 def micro_batches(o):

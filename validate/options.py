@@ -131,6 +131,10 @@ class Net:
 class Student(Net):
     """The network that is trained, and what is kept of it."""
 
+    stem: str | None = option(
+        None, "small: first convolution with stride 1 and no max-pool, for small images (default: "
+        "that of the labels' teacher, where the student can have it; else imagenet)",
+        choices=STEMS)
     ema: float = option(
         0.0, "decay per step of a moving average of the weights, which is then tested and kept "
         "(EDC: 0.99); 0: no average", type=decay, metavar="DECAY")
@@ -353,8 +357,8 @@ def resolve(o, images):
     """The options with defaults, rules and what depends on the distilled images filled in.
 
     images: an ImageSet. An option that the others leave unread becomes None, so that its value
-    makes no difference between students. Batch size, crops and mixing may still be None: the labels
-    give them (with_plan).
+    makes no difference between students. Batch size, crops, mixing and stem may still be None: the
+    labels give them (with_labels).
     """
     objective, optimisation, name = o.objective, o.optimisation, o.student.student
     kind, loss = label_kind(o), o.objective.loss_type
@@ -381,10 +385,13 @@ def resolve(o, images):
         zeta=optimisation.zeta if optimisation.lr_schedule.startswith("ssrs") else None)
 
 
-def with_plan(o, plan):
-    """The options with batch size, crops and mixing of the epochs' plans (PlanOptions)."""
+def with_labels(o, plan, stem):
+    """The options with what the labels give.
+
+    plan: PlanOptions, for batch size, crops and mixing. stem: of a student whose stem is not given.
+    """
     return options.with_values(o, batch_size=plan.batch_size, min_scale_crops=plan.min_area,
-                               mix_type=plan.mix)
+                               mix_type=plan.mix, stem=o.student.stem or stem)
 
 
 def result_options(o, plan):
