@@ -62,6 +62,16 @@ def _check_header(path, image):
                         "or 16 bits. Convert it or remove it.")
 
 
+def sized(image, size, crop):
+    """A PIL image as uint8 [3, size, size]: as it is where it has this size, else cropped.
+
+    crop: validation (centre_crop) or square (square_crop).
+    """
+    if image.size == (size, size):
+        return to_tensor(image)
+    return square_crop(image, size) if crop == "square" else centre_crop(image, size)
+
+
 def centre_crop(image, size):
     """The validation transform on a PIL image: uint8 [3, size, size].
 

@@ -45,8 +45,9 @@ def prepare(o):
 
     dataset, size = o.data.dataset, o.data.image_size or default_image_size(o.data.dataset)
     val_dir = o.data.val_dir or (None if dataset == "imagefolder" else o.data.train_dir)
-    train = open_real(dataset, "train", o.data.train_dir, size, workers=o.run.workers)
-    test = open_real(dataset, "test", val_dir, size, train.classes, o.run.workers)
+    train = open_real(dataset, "train", o.data.train_dir, size, workers=o.run.workers,
+                      crop=o.data.crop)
+    test = open_real(dataset, "test", val_dir, size, train.classes, o.run.workers, o.data.crop)
     plans = make_plans(o, size, has_batch_norm)
     for plan in plans:
         check_plan(plan, train)

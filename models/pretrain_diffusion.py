@@ -43,7 +43,7 @@ def prepare(o):
     data, plan = o.data, make_plan(o)
     classes = None if data.classes is None else class_list(data.classes)
     images = open_real(data.dataset, "train", data.train_dir, plan.sample_size, classes,
-                       o.run.workers, square=True)
+                       o.run.workers, crop="square")
     options.print_options("models.pretrain_diffusion", {
         "dataset": f"{data.dataset}, {len(images)} images of {len(images.classes)} classes",
         **asdict(plan), "channels": data.channels, "precision": o.arithmetic.precision,

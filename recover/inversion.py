@@ -62,8 +62,7 @@ def prepare(options):
     device, threads = start(options)
     data, run = options.data, options.run
     real = open_real(data.dataset, "train", data.train_dir, data.image_size,
-                     data.classes and class_list(data.classes), run.workers,
-                     square=data.crop == "square")
+                     data.classes and class_list(data.classes), run.workers, data.crop)
     options, shard = resolve(options, real), settle_shard(run.shard)
     check_names(options)
     print_options("recover", {"preset": options.preset, **shown(options),

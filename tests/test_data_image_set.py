@@ -11,6 +11,7 @@ from PIL import Image
 
 from data import images
 from data.image_set import Arrays, Files, ImageSet, open_distilled, open_real
+from data.names import CROPS
 from utils.errors import UserError
 from utils.files import write_json
 
@@ -41,27 +42,30 @@ def test_real_and_distilled_images_have_the_same_members(folder):
     assert real.names[4] == "dog/img_001.JPEG"
 
 
-def test_real_files_are_cropped_as_for_validation(folder):
-    """Also those that have the right size already."""
-    for size in (24, 16):
-        real = open_real("imagefolder", "train", folder, size)
-        assert torch.equal(real.image(3), images.centre_crop(real.picture(3), size))
+@pytest.mark.parametrize(("crop", "size", "how"), [
+    ("auto", 16, images.square_crop), ("auto", 63, images.square_crop),
+    ("auto", 64, images.centre_crop), ("validation", 16, images.centre_crop),
+    ("square", 64, images.square_crop)])
+def test_files_of_another_size_are_cropped(folder, crop, size, how):
+    """Real images, and distilled ones that are given another size, alike."""
+    real = open_real("imagefolder", "test", folder, size, crop=crop)
+    distilled = open_distilled(folder, image_size=size, crop=crop)
+    assert real.crop == distilled.crop == how.__name__.replace("centre", "validation").split("_")[0]
+    assert torch.equal(real.image(3), how(real.picture(3), size))
+    assert torch.equal(distilled.image(3), real.image(3))
 
 
-def test_the_square_crop_keeps_the_whole_short_side(folder):
-    """Also of distilled images that are given another size; with their own size they are left."""
-    real = open_real("imagefolder", "test", folder, 16, square=True)
-    distilled = open_distilled(folder, image_size=16, square=True)
-    expected = images.square_crop(real.picture(3), 16)
-    assert torch.equal(real.image(3), expected)
-    assert torch.equal(distilled.image(3), expected)
-    assert not torch.equal(open_distilled(folder, image_size=16).image(3), expected)
-    whole = open_distilled(folder, image_size=24, square=True)
-    assert torch.equal(whole.image(3), images.to_tensor(real.picture(3)))
+@pytest.mark.parametrize("crop", CROPS)
+def test_files_of_the_right_size_are_taken_as_they_are(folder, crop):
+    real = open_real("imagefolder", "test", folder, 24, crop=crop)
+    assert torch.equal(real.image(3), images.to_tensor(real.picture(3)))
+    distilled = open_distilled(folder, image_size=24, crop=crop)
+    assert torch.equal(distilled.image(3), real.image(3))
 
 
-def test_distilled_images_are_taken_as_they_are(folder):
+def test_distilled_images_of_their_own_size_are_not_cropped(folder):
     distilled = open_distilled(folder)
+    assert distilled.crop is None
     assert distilled.image_size == 24
     assert torch.equal(distilled.image(3), images.to_tensor(Image.open(distilled.paths[3])))
 
@@ -73,6 +77,7 @@ def test_images_in_memory_are_resized_alone():
     whole = open_real("digits", "train", image_size=8)
     assert torch.equal(whole.image(5), images.to_tensor(Image.fromarray(whole.source.arrays[5])))
     assert digits.origin(5) == "digits train image 5"
+    assert open_real("digits", "train", crop="validation").crop is None
 
 
 def test_many_pixels_do_not_depend_on_threads(folder):
@@ -334,9 +339,7 @@ def test_images_of_any_size_may_be_opened_at_one(folder):
     for size in (16, 24):
         opened = open_distilled(folder, image_size=size)
         assert opened.image_size == size
-        assert torch.equal(opened.image(1), images.centre_crop(opened.picture(1), size))
-    as_it_is = images.to_tensor(Image.open(opened.paths[0]))
-    assert torch.equal(open_distilled(folder, image_size=24).image(0), as_it_is)
+        assert torch.equal(opened.image(0), images.square_crop(opened.picture(0), size))
 
 
 def test_other_order_of_the_same_classes(folder):

@@ -62,6 +62,7 @@ def test_what_is_written(finished):
     network, about = load_network(finished / WEIGHTS)
     assert network.classes == list(tiny.WNIDS)
     assert about["options"]["epochs"] == 3
+    assert about["options"]["crop"] == "square"  # below 64 px
     assert about["accuracy"]["count"] == 12
     content = json.loads((finished / MANIFEST).read_text())
     assert content["result"].pop("seconds") > 0
@@ -112,6 +113,8 @@ def test_other_images_of_the_same_names_are_refused(folder, tmp_path, monkeypatc
     else:
         pretrain.main(arguments)
     other = tiny.image_folder(tmp_path / "other", per_class=4, seed=1)
+    with pytest.raises(UserError, match='was made with crop = "square", now crop = "validation"'):
+        pretrain.main([*arguments, "--crop", "validation"])
     with pytest.raises(UserError, match=f"{MANIFEST}: was made with other {words} images than "
                        "those given now.*Use the same options, or another --output-dir"):
         pretrain.main([*arguments, option, str(other)])

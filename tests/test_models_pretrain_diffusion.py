@@ -169,7 +169,7 @@ def test_images_are_cropped_as_diffusion_models_are_trained(folder, tmp_path, mo
     monkeypatch.setattr(diffusion_training.DiffusionTraining, "finished",
                         lambda self: seen.append(self.images) or {"loss": [0.0], "seconds": None})
     pretrain_diffusion.main(command(folder, tmp_path))
-    images = open_real("imagefolder", "train", folder, 8)
+    images = open_real("imagefolder", "train", folder, 8, crop="validation")
     assert torch.equal(seen[0].image(3), square_crop(images.picture(3), 8))
     assert not torch.equal(seen[0].image(3), images.image(3))
 

@@ -193,6 +193,17 @@ def test_other_training_images_are_refused(data, tmp_path, monkeypatch, stopped)
             main(command(data, tmp_path / "run", "--train-dir", str(train)))
 
 
+@pytest.mark.parametrize(("crop", "how"), [("auto", images.square_crop),
+                                           ("validation", images.centre_crop)])
+def test_real_images_are_cropped_as_the_option_says(data, tmp_path, crop, how):
+    main(command(data, tmp_path, "--iteration", "0", "--crop", crop))
+    stored = json.loads((tmp_path / "images.json").read_text())["options"]["crop"]
+    assert stored == {"auto": "square"}.get(crop, crop)
+    start = images.to_tensor(Image.open(tmp_path / "images/new001/class001_id001.png"))
+    real = images.decode(data / "train" / CLASSES[1] / "img_001.JPEG")
+    assert torch.equal(start, images.to_uint8(images.normalise(how(real, 32))))
+
+
 def test_noise_needs_no_image_per_slice(data, tmp_path):
     """More slices than real images: the teacher is measured on those there are."""
     args = command(data, tmp_path, "--start", "noise", "--ipc-end", "6", "--iteration", "1",

@@ -19,14 +19,13 @@ def square(tmp_path):
     return tmp_path / "square.png"
 
 
-def start(run, origin, dataset="imagefolder", start_images=None):
+def start(run, origin, size=32, **options):
     """The start image of a run with one image, whose record says `origin`."""
-    write_json(run / "images.json", {"options": {"dataset": dataset},
-                                     "identity": {"start_images": start_images}})
+    write_json(run / "images.json", {"options": {"dataset": "imagefolder", **options}})
     write_json(run / "units/slice00000_chunk000.json",
                {"files": {IMAGE: "hash"}, "start": {IMAGE: str(origin)}})
     assert start_origins(run) == {IMAGE: str(origin)}
-    return StartImages(run, 32).image(IMAGE)
+    return StartImages(run, size).image(IMAGE)
 
 
 def test_a_number_in_a_dataset(tmp_path):
@@ -34,14 +33,17 @@ def test_a_number_in_a_dataset(tmp_path):
     assert torch.equal(image, open_real("digits", "train").image(17))
 
 
-def test_a_real_file_is_cropped(tmp_path, square):
-    expected = images.centre_crop(Image.open(square), 32)
-    assert torch.equal(start(tmp_path / "run", square), expected)
+@pytest.mark.parametrize(("crop", "how"), [
+    ({"crop": "validation"}, images.centre_crop), ({"crop": "square"}, images.square_crop),
+    ({}, images.square_crop)])
+def test_a_file_of_another_size_is_cropped_as_recover_did(tmp_path, square, crop, how):
+    expected = how(Image.open(square), 24)
+    assert torch.equal(start(tmp_path / "run", square, 24, **crop), expected)
 
 
-def test_an_image_of_start_dir_is_taken_as_it_is(tmp_path, square):
+def test_a_file_of_the_right_size_is_taken_as_it_is(tmp_path, square):
     expected = images.to_tensor(Image.open(square))
-    assert torch.equal(start(tmp_path / "run", square, start_images="hash"), expected)
+    assert torch.equal(start(tmp_path / "run", square, crop="validation"), expected)
 
 
 @pytest.mark.parametrize("origin", ["noise", "mosaic of 4 crops", "/gone.png"])

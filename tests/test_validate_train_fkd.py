@@ -16,6 +16,7 @@ from interrupting import interrupt
 from PIL import Image
 
 from data.image_set import ImageSet
+from data.images import centre_crop, square_crop
 from models.networks import build, load_network, save_network
 from relabel.generate_soft_label import main as label
 from utils.errors import UserError
@@ -209,6 +210,7 @@ def test_bf16_trains_and_is_tested_in_fp32(calm, capsys):
 
 @pytest.mark.parametrize(("more", "difference"), [
     (["--lr", "0.01"], "lr = 0.001, now lr = 0.01"),
+    (["--crop", "validation"], 'crop = "square", now crop = "validation"'),
     (["--precision", "bf16"], 'precision = "fp32", now precision = "bf16"'),
     (["--compile"], "compile = false, now compile = true"),
     (["--micro-batches", "apart"], 'micro_batches = "together", now')])
@@ -357,6 +359,23 @@ def test_evaluate_a_saved_student(trained, tmp_path, capsys):
     assert expected in capsys.readouterr().out
     with pytest.raises(UserError, match="no such file"):
         main(["--evaluate", str(tmp_path / "none.safetensors"), *images])
+
+
+def test_test_images_are_cropped_as_the_option_says(trained, monkeypatch):
+    """--evaluate does it as the student was tested, if nothing else is said."""
+    first = Image.open(trained / f"val/{CLASSES[0]}/img_000.JPEG")
+    square, validation = square_crop(first, 32), centre_crop(first, 32)
+    assert json.loads((trained / "run/students/first/options.json").read_text())["options"][
+        "crop"] == "square"
+    main([*command(trained, "cropped", "--crop", "validation"), "--epochs", "1"])
+    for name, more, expected in (("first", [], square), ("cropped", [], validation),
+                                 ("cropped", ["--crop", "square"], square)):
+        seen = []
+        monkeypatch.setattr(testing, "accuracy", lambda _, pixels, *__, seen=seen, **___: (
+            seen.append(pixels[0]) or {"top1": 1.0, "top5": 1.0, "count": 1}))
+        main(["--evaluate", str(trained / f"run/students/{name}/best.safetensors"), "--output-dir",
+              str(trained / "run"), "--val-dir", str(trained / "val"), "--device", "cpu", *more])
+        assert torch.equal(seen[0], expected)
 
 
 @pytest.mark.parametrize(("more", "sentence"), [

@@ -40,7 +40,7 @@ def prepare(o, device):
     """The Experiment that options ask for. Raises UserError for what does not fit together."""
     images = open_distilled(o.data.train_dir or o.data.output_dir / "images", o.run.workers)
     o = options.resolve(o, images)
-    test = open_test(o, images)
+    test = open_test(o, images, o.data.crop)
     source = label_source.open_source(o, images, device)
     o = options.with_plan(o, source.plan_options)
 
@@ -59,13 +59,13 @@ def micro_batches(o):
                         optimisation.micro_batches == "together")
 
 
-def open_test(o, images, square=False):
+def open_test(o, images, crop):
     """The real test images, an ImageSet with the classes and the size of the distilled ones.
 
-    square: which crop, see data.image_set.Files.
+    crop: of images that are files, see data.image_set.Files.
     """
     test = open_real(o.data.dataset or images.dataset, "test", o.data.val_dir, images.image_size,
-                     images.known_classes, o.run.workers, square)
+                     images.known_classes, o.run.workers, crop)
     if len(test.classes) != len(images.classes):
         raise UserError(f"{o.data.val_dir}: has {len(test.classes)} class folders, the distilled "
                         f"images in {images.folder} have {len(images.classes)}. Give the "

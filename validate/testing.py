@@ -74,6 +74,7 @@ def open_described(o, network, about):
     size = o.data.image_size or about.get("image_size") or network.image_size
     if size is None and images is not None:
         size = images.image_size
+    crop = o.data.crop if "crop" in o.given else about.get("crop") or "auto"
     classes = network.classes or (images and images.known_classes)
     return open_real(dataset or "imagefolder", "test", o.data.val_dir, size, classes,
-                     o.run.workers)
+                     o.run.workers, crop)

@@ -64,7 +64,8 @@ def prepare(options):
     # The model, the real images at its size, and what depends on them
     model = diffusion.load(options.model.backbone, options.model.weights, options.model.vae_weights)
     size = choose_size(model, options.model.sample_size)
-    real = open_real(data.dataset, "train", data.train_dir, size, classes, run.workers, square=True)
+    real = open_real(data.dataset, "train", data.train_dir, size, classes, run.workers,
+                     crop="square")  # as diffusion models are trained
     backbone = Backbone(model, real.classes, options.model, size, options.arithmetic, device)
     options = settle_sizes(options, backbone)
     weights = model.fingerprint()
