@@ -11,6 +11,7 @@ unfinished one. Under torchrun each process trains other networks.
 from dataclasses import asdict
 
 from data.names import default_image_size
+from data.run_folder import check_apart
 from models.pretrain_options import make_plans, parse
 from utils import distributed, options
 from utils.errors import UserError, memory_advice, own_work_begins, run_entry
@@ -40,6 +41,9 @@ def prepare(o):
     threads = distributed.set_threads(o.run.threads)
     for name in o.networks.teachers:
         check_name(name)
+    if o.data.dataset == "imagefolder":
+        for folder in (o.data.train_dir, o.data.val_dir):
+            check_apart("--output-dir", o.run.output_dir, folder)
     check_writable(o.run.output_dir)
     remove_leftovers(o.run.output_dir)
 

@@ -8,6 +8,7 @@ skips a finished model and goes on inside an unfinished one.
 
 from dataclasses import asdict
 
+from data.run_folder import check_apart
 from models.diffusion_options import make_plan, parse
 from utils import distributed, options
 from utils.errors import UserError, memory_advice, run_entry, try_half
@@ -35,6 +36,8 @@ def prepare(o):
                         "one. Start this without torchrun (NGPU=1).")
     device = distributed.choose_device(o.run.device)
     threads = distributed.set_threads(o.run.threads)
+    if o.data.dataset == "imagefolder":
+        check_apart("--output-dir", o.run.output_dir, o.data.train_dir)
     check_writable(o.run.output_dir)
     remove_leftovers(o.run.output_dir)
 

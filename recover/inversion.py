@@ -9,7 +9,7 @@ import torch
 
 from data.class_lists import class_list
 from data.image_set import ImageSet, open_real
-from data.run_folder import settle_manifest, versions
+from data.run_folder import check_apart, settle_manifest, versions
 from models.networks import check_name, fingerprint
 from models.teachers import load_teachers
 from recover import ranking
@@ -61,6 +61,8 @@ def prepare(options):
     """Open the images, plan the units, load the networks, and refuse what cannot work."""
     device, threads = start(options)
     data, run = options.data, options.run
+    if data.dataset == "imagefolder":
+        check_apart("--output-dir", run.output_dir / "images", data.train_dir)
     real = open_real(data.dataset, "train", data.train_dir, data.image_size,
                      data.classes and class_list(data.classes), run.workers, data.crop)
     options, shard = resolve(options, real), settle_shard(run.shard)

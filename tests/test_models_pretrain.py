@@ -189,6 +189,17 @@ def test_mistakes_show_before_anything_is_trained(folder, tmp_path, more, senten
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("option", ["--train-dir", "--val-dir"])
+@pytest.mark.parametrize("inside", [".", "n01440764/teachers"])
+def test_an_output_folder_among_the_images_is_refused(folder, tmp_path, option, inside):
+    images = tiny.image_folder(tmp_path / "images", per_class=1)
+    before = sorted(images.rglob("*"))
+    with pytest.raises(UserError, match="--output-dir: found .* expected a folder outside the "
+                       f"images in {images},"):
+        pretrain.main(command(folder, images / inside, option, str(images)))
+    assert sorted(images.rglob("*")) == before
+
+
 def test_a_loss_that_is_not_finite(folder, tmp_path):
     with pytest.raises(UserError, match=f"{SMALL}: the loss is not finite .*--lr-for {SMALL}"):
         pretrain.main(command(folder, tmp_path, "--lr", "1e25"))

@@ -184,6 +184,13 @@ def test_mistakes_show_before_anything_is_trained(folder, tmp_path, more, senten
     assert not (tmp_path / "out").exists()
 
 
+def test_an_output_folder_among_the_images_is_refused(folder):
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(UserError, match="--output-dir: found .* outside the images in"):
+        pretrain_diffusion.main(command(folder, folder / "model"))
+    assert sorted(folder.rglob("*")) == before
+
+
 def test_several_processes_are_refused(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="found 2 processes.*without torchrun"):

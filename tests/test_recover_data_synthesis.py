@@ -261,6 +261,16 @@ def test_short_classes_are_left_out_when_allowed(data, tmp_path):
     assert second == ["class000_id001.png", "class002_id001.png"]
 
 
+@pytest.mark.parametrize("out", ["images", "images/run", "."])
+def test_an_output_folder_among_the_images_is_refused(data, tmp_path, out):
+    """In the last case the synthetic images would be written beside the real classes."""
+    train = tiny.image_folder(tmp_path / "images", CLASSES, per_class=2)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=f"--output-dir: found .*images, .* the images in {train},"):
+        main(command(data, tmp_path / out, "--train-dir", str(train)))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_corrupt_jpeg_is_named(data, tmp_path):
     train = tiny.image_folder(tmp_path / "train", CLASSES, per_class=2)
     broken = train / CLASSES[2] / "img_001.JPEG"

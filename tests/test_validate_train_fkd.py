@@ -262,9 +262,17 @@ def test_a_folder_that_cannot_keep_test_images(made, monkeypatch, capsys):
     main([*command(made, "full"), "--epochs", "1"])
     assert "No space left on device): they are decoded into memory" in " ".join(
         capsys.readouterr().out.split())
-    with pytest.raises(OSError, match="No space"):  # asked for, so it is refused
+    with pytest.raises(UserError, match="--val-cache .*cache: cannot keep the decoded test images "
+                       ".No space left on device.. Choose another folder, or none."):
         main([*command(made, "full2", "--val-cache", str(made / "cache")), "--epochs", "1"])
     assert not (made / "run/students/full2").exists()
+
+
+def test_a_cache_that_cannot_be_made(made):
+    with pytest.raises(UserError, match="--val-cache /proc/cache: cannot keep the decoded test "
+                       "images .No such file or directory.. Choose another folder, or none."):
+        main([*command(made, "proc", "--val-cache", "/proc/cache"), "--epochs", "1"])
+    assert not (made / "run/students/proc").exists()
 
 
 def test_online_labels_give_identical_weights(trained):
@@ -387,6 +395,16 @@ def test_bad_input_in_one_sentence(made, more, sentence):
     with pytest.raises(UserError, match=sentence):
         main([*command(made, "refused"), *more])
     assert not (made / "run/students/refused").exists()
+
+
+@pytest.mark.parametrize("option", ["--train-dir", "--val-dir"])
+def test_students_among_the_images_are_refused(made, tmp_path, option):
+    root = tiny.image_folder(tmp_path / "images", CLASSES, 1, size=(32, 32))
+    with pytest.raises(UserError, match="--output-dir: found .*images/students, expected a folder "
+                       f"outside the images in {root},"):
+        main(["--loss-type", "ce", "--train-dir", str(made / "run/images"), *command(
+            made, "x", option, str(root), run=root)])
+    assert not (root / "students").exists()
 
 
 def test_bad_input_through_the_command_line(made):

@@ -70,6 +70,8 @@ def open_test(o, images, crop):
         raise UserError(f"{o.data.val_dir}: has {len(test.classes)} class folders, the distilled "
                         f"images in {images.folder} have {len(images.classes)}. Give the "
                         "validation folder of the data that was distilled.")
+    for folder in (images.folder, test.folder):
+        run_folder.check_apart("--output-dir", o.data.output_dir / "students", folder)
     return test
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.names import CROPS, DATASETS, MIXES, crop_rule
+from data.run_folder import check_apart
 from models.names import ENSEMBLE_RULES, STEMS
 from utils import options, schedules
 from utils.errors import UserError
@@ -314,11 +315,8 @@ def check(o):
 
 def check_cache(data):
     """Raise UserError for a cache among the test images. data: Images."""
-    if isinstance(data.val_cache, Path) and data.val_dir is not None:
-        cache = data.val_cache.resolve()
-        if data.val_dir.resolve() in (cache, *cache.parents):
-            raise UserError(f"--val-cache {data.val_cache}: is among the test images. Choose one "
-                            f"outside {data.val_dir}.")
+    if isinstance(data.val_cache, Path):
+        check_apart("--val-cache", data.val_cache, data.val_dir)
 
 
 def label_kind(o):
