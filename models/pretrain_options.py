@@ -79,8 +79,9 @@ class Data:
         None, "side in pixels (default: 224, or 32 for CIFAR and digits)", group="data",
         type=options.positive_int)
     crop: str = option(
-        "auto", "of image files that do not have this size, to test: validation keeps 224/256 of "
-        "the short side, square keeps all of it, auto: square below 64 px", choices=CROPS)
+        "auto", "of image files that do not have this size, where no random crop is taken: "
+        "validation keeps 224/256 of the short side, square keeps all of it, auto: square below 64 "
+        "px", choices=CROPS)
 
 
 @dataclass(frozen=True)
