@@ -23,8 +23,8 @@ import torch
 from PIL import Image
 
 from data.augment import to_device
-from data.images import SUFFIXES, centre_crop, decode, square_crop, to_tensor
-from data.names import DATASETS, default_image_size, has_flips
+from data.images import SUFFIXES, decode, sized, to_tensor
+from data.names import DATASETS, crop_rule, default_image_size, has_flips
 from data.run_folder import read_manifest
 from utils.distributed import first_on_node, print0
 from utils.errors import UserError
@@ -33,25 +33,25 @@ from utils.progress import progress_bar
 
 _WNID = re.compile(r"n\d{8}")
 _NUMBERED = re.compile(r"new\d+")
+_INSIDE = {"train": ("train",), "test": ("test", "val")}  # class folders, in a dataset's folder
 _DIGITS_TEST = 500
 _SHARE_OF_GPU = 0.5  # of its free memory that decoded images may take
 _BLOCK = 10_000  # images handed to threads at once: the queue for a million would take a gigabyte
+_HASHED = 5_000  # files of a set that contents_hash reads: ImageNet whole would take minutes
 
 
 @dataclass(frozen=True)
 class Files:
     """Images that are files.
 
-    folder: of the class folders. paths: of the images. fit: what becomes of an image's own size.
-    "crop": it is resized and cropped, whatever it is; "keep": likewise, but an image of the right
-    size is taken as it is; "exact": another size is an error. square: whether the crop keeps the
-    whole short side (square_crop), else it is the validation crop (centre_crop).
+    folder: of the class folders. paths: of the images. crop: how an image of another size than the
+    set's is resized and cropped, validation or square (data.images.sized); None where another size
+    is an error.
     """
 
     folder: Path
     paths: list
-    fit: str = "crop"
-    square: bool = False
+    crop: str | None
 
     def picture(self, i):
         """Image number i as a PIL image in RGB, whole."""
@@ -60,13 +60,15 @@ class Files:
     def image(self, i, size):
         """Image number i at a side in pixels: uint8 [3, size, size]."""
         picture = self.picture(i)
-        if picture.size == (size, size) and self.fit != "crop":
-            return to_tensor(picture)
-        if self.fit == "exact":
+        if self.crop is None and picture.size != (size, size):
             width, height = picture.size
             raise UserError(f"{self.paths[i]}: {width}x{height} pixels, the others have "
                             f"{size}x{size}. Distilled images must be of one size.")
-        return square_crop(picture, size) if self.square else centre_crop(picture, size)
+        try:
+            return sized(picture, size, self.crop)
+        except ValueError as error:
+            raise UserError(f"{self.paths[i]}: {error}. Cut off the ends of its long side, or "
+                            "remove it.") from None
 
     def name(self, i):
         """What image number i is called: "CLASS FOLDER/FILE"."""
@@ -90,8 +92,7 @@ class Arrays:
 
     arrays: np.ndarray
     words: str = ""
-    folder = paths = None
-    square = False
+    folder = paths = crop = None
 
     def picture(self, i):
         """Image number i as a PIL image in RGB, whole."""
@@ -125,8 +126,8 @@ class ImageSet:
 
     dataset: one of DATASETS. classes: names in head order. labels: int64 tensor [N], index into
     classes. image_size: side S in pixels. source: Files or Arrays. workers: threads that decode.
-    flips: whether mirroring an image keeps its class. folder, paths: of images that are files,
-    None of those in memory.
+    flips: whether mirroring an image keeps its class. folder, paths, crop: of images that are files
+    (see Files), None of those in memory.
     """
 
     def __init__(self, dataset, classes, labels, image_size, source, workers=4):
@@ -134,7 +135,7 @@ class ImageSet:
         self.labels = torch.as_tensor(np.asarray(labels, dtype=np.int64))
         self.source, self.workers = source, max(1, workers)
         self.flips = has_flips(dataset)
-        self.folder, self.paths = source.folder, source.paths
+        self.folder, self.paths, self.crop = source.folder, source.paths, source.crop
 
     def __len__(self):
         return len(self.labels)
@@ -209,12 +210,32 @@ class ImageSet:
 
     # Knowing the images again
 
-    def listing_hash(self):
-        """SHA-256 over classes and names: notices other, fewer or more images, not other pixels."""
+    def contents_hash(self):
+        """Hex SHA-256 that tells real images from others: what teachers and runs are tied to.
+
+        It covers dataset, classes, the label and name of every image, and the contents of at most
+        5,000 files spread evenly over the set; of images in memory all. Other, fewer or more images
+        are always noticed, a single file with other contents only where it is among these.
+        """
         digest = hashlib.sha256(json.dumps([self.dataset, self.classes]).encode())
         for label, name in zip(self.labels.tolist(), self.names, strict=True):
             digest.update(f"{label}/{name}\n".encode())
+        digest.update("\n".join(self._sampled_hashes).encode())
         return digest.hexdigest()
+
+    @functools.cached_property
+    def _sampled_hashes(self):
+        """SHA-256 of every image in memory, or of at most _HASHED files."""
+        count = len(self) if self.paths is None else min(len(self), _HASHED)
+        return self._hashes([i * len(self) // count for i in range(count)])
+
+    def _hashes(self, indices):
+        """Hex SHA-256 of each of these images, read by several threads."""
+        hashes = []
+        with ThreadPoolExecutor(self.workers) as pool:
+            for start in range(0, len(indices), _BLOCK):
+                hashes += pool.map(self.source.sha256, indices[start : start + _BLOCK])
+        return hashes
 
     @functools.cached_property
     def identity(self):
@@ -223,10 +244,7 @@ class ImageSet:
         files is one SHA-256 over every name and content, so renaming, adding, removing or changing
         one image changes it.
         """
-        hashes = []
-        with ThreadPoolExecutor(self.workers) as pool:
-            for start in range(0, len(self), _BLOCK):
-                hashes += pool.map(self.source.sha256, range(start, min(start + _BLOCK, len(self))))
+        hashes = self._hashes(range(len(self)))
         lines = json.dumps(list(zip(self.names, hashes, strict=True)))
         return {"count": len(self), "classes": self.classes,
                 "files": hashlib.sha256(lines.encode()).hexdigest()}
@@ -282,21 +300,21 @@ def _room(shape, folder):
         return torch.from_file(file.name, shared=True, size=count, dtype=torch.uint8).view(shape)
 
 
-def open_real(dataset, split, root=None, image_size=None, classes=None, workers=4, square=False):
+def open_real(dataset, split, root=None, image_size=None, classes=None, workers=4, crop="auto"):
     """The "train" or "test" split of a dataset as an ImageSet.
 
     root: the class folders (imagefolder), or where torchvision keeps CIFAR; digits need none.
     classes: class names in head order that the images must follow (default: sorted folder names).
-    Where these are wnids, folders of other classes beside them are left alone. square: which crop,
-    see Files. Raises UserError for a wrong path, an empty class folder, other classes, or the
-    flat ILSVRC validation folder.
+    Where these are wnids, folders of other classes beside them are left alone. crop: one of
+    data.names.CROPS, of images that are files. Raises UserError for a wrong path, an empty class
+    folder, other classes, or the flat ILSVRC validation folder.
     """
     image_size = image_size or default_image_size(dataset)
     if dataset == "imagefolder":
         if root is None:
             option = "--train-dir" if split == "train" else "--val-dir"
             raise UserError(f"a folder of {split} images is needed: give {option}.")
-        return _open_folder(Path(root), image_size, classes, workers, square)
+        return _open_folder(Path(root), split, image_size, classes, workers, crop)
 
     own, arrays, labels = _digits(split) if dataset == "digits" else _cifar(dataset, split, root)
     if classes is not None and list(classes) != own:
@@ -306,36 +324,36 @@ def open_real(dataset, split, root=None, image_size=None, classes=None, workers=
     return ImageSet(dataset, own, labels, image_size, Arrays(arrays, f"{dataset} {split}"), workers)
 
 
-def _open_folder(root, image_size, classes, workers, square):
-    folders = class_folders(root)
+def _open_folder(root, split, image_size, classes, workers, crop):
+    folders = class_folders(root, _INSIDE[split])
     classes = list(folders) if classes is None else list(classes)
     _check_classes(root, list(folders), classes)
     paths = [path for name in classes for path in folders[name]]
     labels = [label for label, name in enumerate(classes) for _ in folders[name]]
-    source = Files(root, paths, square=square)
+    source = Files(root, paths, crop_rule(crop, image_size))
     return ImageSet("imagefolder", classes, labels, image_size, source, workers)
 
 
 def classes_alone(classes, image_size=None, workers=4):
     """The ImageSet of image folders that are not there: its classes and its size, no images."""
     size = image_size or default_image_size("imagefolder")
-    return ImageSet("imagefolder", classes, [], size, Files(None, []), workers)
+    return ImageSet("imagefolder", classes, [], size, Files(None, [], crop=None), workers)
 
 
-def open_distilled(folder, workers=4, image_size=None, square=False):
+def open_distilled(folder, workers=4, image_size=None, crop="auto"):
     """The images of a run, or of any tool, in ImageFolder's order, as an ImageSet.
 
     folder: nothing but class folders, such as results/NAME/images. Class names and dataset come
     from images.json beside it; without one, folder names are the classes. image_size: None for the
     images' own size, which must be one and square; else images of another size are resized and
-    cropped. square: which crop, see Files. Raises UserError when the folder is missing or was
+    cropped. crop: how, one of data.names.CROPS. Raises UserError when the folder is missing or was
     not completed.
     """
     folder = Path(folder)
     if not folder.exists():
         raise UserError(f"{folder}: no such folder of distilled images. Run recover first, or give "
                         "its --output-dir (or --train-dir).")
-    folders = class_folders(folder)
+    folders = class_folders(folder, ("images", "train"))
     classes, dataset = list(folders), "imagefolder"
     manifest = folder.parent / "images.json"
     if manifest.exists():
@@ -346,7 +364,7 @@ def open_distilled(folder, workers=4, image_size=None, square=False):
     width, height = (image_size, image_size) if image_size else decode(paths[0]).size
     if width != height:
         raise UserError(f"{paths[0]}: {width}x{height} pixels, expected a square image.")
-    source = Files(folder, paths, "exact" if image_size is None else "keep", square)
+    source = Files(folder, paths, image_size and crop_rule(crop, image_size))
     return ImageSet(dataset, classes, labels, width, source, workers)
 
 
@@ -400,13 +418,16 @@ def note_enlarged(images):
                "to recover, unless this is meant.")
 
 
-def class_folders(root):
-    """{class folder: sorted image files}, folders sorted by name. Lists every folder once."""
+def class_folders(root, inside=()):
+    """{class folder: sorted image files}, folders sorted by name. Lists every folder once.
+
+    inside: names of folders below root that are likely meant where root itself has no class
+    folders.
+    """
     if not root.is_dir():
         raise UserError(f"{root}: no such folder. Expected one sub-folder of images per class.")
-    with os.scandir(root) as entries:
-        entries = sorted(entries, key=lambda entry: entry.name)
-    folders = [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+    entries = _listed(root)
+    folders = [entry for entry in entries if _is_folder(entry)]
     if not folders:
         loose = sum(entry.name.lower().endswith(SUFFIXES) for entry in entries)
         if any(entry.name.startswith("ILSVRC2012_val_") for entry in entries):
@@ -416,14 +437,64 @@ def class_folders(root):
         raise UserError(f"{root}: found {loose} images and no sub-folders. Expected one sub-folder "
                         "of images per class.")
 
-    listed = {entry.name: [Path(entry.path, name) for name in sorted(os.listdir(entry.path))
-                           if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
-              for entry in folders}
+    listed = {_utf8(entry).name: _image_files(entry) for entry in folders}
     empty = [name for name, files in listed.items() if not files]
     if empty:
+        meant = [name for name in inside if name in empty and any(
+            _image_files(entry) for entry in _listed(root / name) if _is_folder(entry))]
+        advice = f"Did you mean {root / meant[0]}?" if meant else "Add images or remove the folder."
         raise UserError(f"{root}: no images in {len(empty)} of {len(listed)} class folders, the "
-                        f"first is {empty[0]}. Add images or remove the folder.")
+                        f"first is {empty[0]}. {advice}")
     return listed
+
+
+def _listed(folder):
+    """Entries of a folder that are not hidden, sorted by name."""
+    with os.scandir(folder) as entries:
+        return sorted((entry for entry in entries if not entry.name.startswith(".")),
+                      key=lambda entry: entry.name)
+
+
+def _image_files(folder):
+    """Paths of the images in a class folder, an os.DirEntry.
+
+    Where the file system says what an entry is, only links cost a look at the file. Raises
+    UserError for an entry with an image's suffix that is no file, such as a pipe, whose opening
+    would never end.
+    """
+    files = [entry for entry in _listed(folder.path) if entry.name.lower().endswith(SUFFIXES)]
+    for entry in files:
+        if not _is_file(entry):
+            kind = ("a folder" if _is_folder(entry) else "a link that leads to no file"
+                    if entry.is_symlink() else "no regular file")
+            raise UserError(f"{entry.path}: is {kind}, expected an image. Remove or rename it.")
+    return [Path(_utf8(entry).path) for entry in files]
+
+
+def _is_file(entry):
+    """Whether an os.DirEntry is a regular file, or a link to one."""
+    try:
+        return entry.is_file()
+    except OSError:  # links in a circle
+        return False
+
+
+def _is_folder(entry):
+    """Whether an os.DirEntry is a folder, or a link to one."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _utf8(entry):
+    """An os.DirEntry, whose path must be UTF-8, as it is kept in JSON and printed."""
+    try:
+        entry.path.encode()
+    except UnicodeEncodeError:
+        path = os.fsencode(entry.path).decode(errors="backslashreplace")
+        raise UserError(f"{path}: the name is not UTF-8. Rename it.") from None
+    return entry
 
 
 def _check_classes(root, present, expected):

@@ -17,7 +17,11 @@ from utils.files import write_bytes
 MEAN = (0.485, 0.456, 0.406)  # ImageNet's; all stages keep pixels in it, whatever the dataset
 STD = (0.229, 0.224, 0.225)
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+LARGEST_SIDE = 65_535  # in pixels: JPEG's own limit
+MOST_PIXELS = 2 * 89_478_485  # from where on Pillow refuses to decode, 178 million
 
+# Whatever a file is called, no other decoder is tried: Pillow's for EPS starts Ghostscript.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 _UNREADABLE = (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, struct.error,
                zlib.error, Image.DecompressionBombError)
 
@@ -26,10 +30,12 @@ def decode(path):
     """Decode an image file to a PIL image in RGB.
 
     Grey, palette, CMYK and 16-bit images are converted, and an EXIF rotation is applied. Raises
-    UserError for a file that is missing or no image.
+    UserError for a file that is missing or no image, for one that is too large, and for numbers
+    whose white is not known.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_FORMATS) as image:
+            _check_header(path, image)
             image = ImageOps.exif_transpose(image)
             if image.mode.startswith("I"):  # 16-bit grey; convert("RGB") would clip it at 255
                 grey = np.asarray(image, dtype=np.int64) >> 8
@@ -41,6 +47,29 @@ def decode(path):
     except _UNREADABLE as error:
         raise UserError(f"{path}: not a readable image ({error}). "
                         "Remove or replace this file.") from None
+
+
+def _check_header(path, image):
+    """Raise UserError for what cannot be decoded to 8 bits. image: opened, not decoded."""
+    width, height = image.size
+    if max(image.size) > LARGEST_SIDE or width * height > MOST_PIXELS:
+        raise UserError(f"{path}: {width}x{height} pixels, expected at most {LARGEST_SIDE} along a "
+                        f"side and {MOST_PIXELS} in all. Make it smaller or remove it.")
+    # Grey PNG and PGM files of 16 bits may have mode I as well; in a TIFF it means 32 bits.
+    if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+        kind = "floating-point" if image.mode == "F" else "32-bit or signed"
+        raise UserError(f"{path}: found {kind} pixels, which do not say what white is; expected 8 "
+                        "or 16 bits. Convert it or remove it.")
+
+
+def sized(image, size, crop):
+    """A PIL image as uint8 [3, size, size]: as it is where it has this size, else cropped.
+
+    crop: validation (centre_crop) or square (square_crop).
+    """
+    if image.size == (size, size):
+        return to_tensor(image)
+    return square_crop(image, size) if crop == "square" else centre_crop(image, size)
 
 
 def centre_crop(image, size):
@@ -55,9 +84,14 @@ def square_crop(image, size, short_side=None):
     """The centre of a PIL image after its short side was resized: uint8 [3, size, size].
 
     short_side: in pixels (default: size, so that the crop keeps the whole short side). Bilinear and
-    antialiased.
+    antialiased. Raises ValueError where the long side would become so long that the image had
+    more than MOST_PIXELS.
     """
-    image = transforms.resize(image, [short_side or size])
+    short_side, (short, long) = short_side or size, sorted(image.size)
+    if short_side * (short_side * long // short) > MOST_PIXELS:
+        raise ValueError(f"{image.width}x{image.height} pixels would be resized to {short_side} by "
+                         f"{short_side * long // short}, more than {MOST_PIXELS} in all")
+    image = transforms.resize(image, [short_side])
     return to_tensor(transforms.center_crop(image, [size, size]))
 
 

@@ -4,12 +4,27 @@ import functools
 
 DATASETS = ("imagefolder", "cifar10", "cifar100", "digits")
 LABEL_FORMATS = ("fp16", "fp32", "int8", "topk")
+CROPS = ("auto", "validation", "square")  # of real image files, see crop_rule
 MIXES = {"cutmix": 1.0, "mixup": 0.8, "none": 1.0}  # alpha of Beta(alpha, alpha) by default (SRe2L)
 
 
 def default_image_size(dataset):
     """224 for image folders, 32 for CIFAR and digits."""
     return 224 if dataset == "imagefolder" else 32
+
+
+def crop_rule(crop, image_size, dataset="imagefolder"):
+    """How an image file that is not image_size x image_size becomes so: validation or square.
+
+    crop: one of CROPS. auto is square below 64 px, where the validation crop would throw away a
+    quarter of few pixels, and validation from there on. None for datasets in memory, whose images
+    are resized whole.
+    """
+    if dataset != "imagefolder":
+        return None
+    if crop == "auto":
+        return "square" if image_size < 64 else "validation"
+    return crop
 
 
 def has_flips(dataset):

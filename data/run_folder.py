@@ -20,6 +20,10 @@ from pathlib import Path
 from utils.errors import UserError
 from utils.files import damaged, read_json, write_json
 
+# Parts of an identity that are hashes of images, in words.
+_IMAGES = {"train_images": "training images", "test_set": "test images",
+           "start_images": "start images"}
+
 
 def read_manifest(path, made_by):
     """read_json of a manifest: {"options": {...}, "identity": {...}, ...}."""
@@ -49,14 +53,34 @@ def settle_manifest(path, content, how_to_restart):
         before, now = stored.get(part, {}), content.get(part, {})
         for name in sorted(set(before) | set(now)):
             if before.get(name) != now.get(name):
-                raise UserError(f"{path}: was made with {name} = {_short(before.get(name))}, "
-                                f"now {name} = {_short(now.get(name))}. {how_to_restart}")
+                raise UserError(f"{path}: {_difference(name, before.get(name), now.get(name))}. "
+                                f"{how_to_restart}")
     return stored
+
+
+def _difference(name, before, now):
+    """What differs, in words."""
+    if name in _IMAGES and before and now:
+        return (f"was made with other {_IMAGES[name]} than those given now: their number, names or "
+                f"contents differ ({name} was {str(before)[:12]}, is {str(now)[:12]})")
+    return f"was made with {name} = {_short(before)}, now {name} = {_short(now)}"
 
 
 def _short(value):
     text = json.dumps(value)
     return text if len(text) <= 80 else text[:60] + f"... ({len(text)} characters)"
+
+
+def check_apart(option, folder, images):
+    """Raise UserError where a folder to write in would be, or be in, a class folder of images.
+
+    option: that gave the folder. images: the folder that holds the class folders, or None.
+    """
+    if images is not None:
+        inner, outer = Path(folder).resolve(), Path(images).resolve()
+        if outer in (inner, *inner.parents):
+            raise UserError(f"{option}: found {folder}, expected a folder outside the images in "
+                            f"{images}, where it would pass for a class. Choose another one.")
 
 
 def manifest_hash(content):

@@ -153,7 +153,7 @@ class DiffusionTraining:
                         **asdict(arithmetic)}
         self.content = {
             "options": self.options,
-            "identity": {"classes": images.classes, "train_images": len(images)},
+            "identity": {"classes": images.classes, "train_images": images.contents_hash()},
             "versions": {**run_folder.versions(), "diffusers": diffusion.diffusers().__version__,
                          "threads": torch.get_num_threads(), "device": device.type}}
         self.scheduler = diffusion.pixel_noise()

@@ -51,18 +51,21 @@ def he_initialisation(network):
 class TeacherTraining:
     """Training of the network of a plan on an ImageSet, kept in a folder.
 
-    plan: a Plan. train: the training images. run: SqueezeRun. device: a torch.device.
+    plan: a Plan. train: the training images. test_set: contents_hash of the test images. run:
+    SqueezeRun. device: a torch.device.
     """
 
-    def __init__(self, plan, train, run, device):
+    def __init__(self, plan, train, test_set, run, device):
         self.plan, self.train, self.run, self.device = plan, train, run, device
         stem = run.output_dir / networks.file_stem(plan.name)
         self.weights, self.manifest, self.state = (
             stem.with_name(stem.name + suffix) for suffix in (".safetensors", ".json", ".state.pt"))
-        self.options = {"dataset": train.dataset, "image_size": train.image_size, **asdict(plan)}
+        self.options = {"dataset": train.dataset, "image_size": train.image_size,
+                        "crop": train.crop, **asdict(plan)}
         self.content = {
             "options": self.options,
-            "identity": {"classes": train.classes, "train_images": len(train)},
+            "identity": {"classes": train.classes, "train_images": train.contents_hash(),
+                         "test_set": test_set},
             "versions": {**run_folder.versions(), "threads": torch.get_num_threads(),
                          "device": device.type}}
 

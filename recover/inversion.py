@@ -9,7 +9,7 @@ import torch
 
 from data.class_lists import class_list
 from data.image_set import ImageSet, classes_alone, note_enlarged, open_real
-from data.run_folder import settle_manifest, versions
+from data.run_folder import check_apart, settle_manifest, versions
 from models.networks import check_name, fingerprint
 from models.teachers import load_teachers, trained_size
 from recover import ranking
@@ -133,11 +133,13 @@ def start(options):
 def open_images(options):
     """The training images; without --train-dir their classes alone, where these are enough."""
     data, run = options.data, options.run
+    if data.dataset == "imagefolder":
+        check_apart("--output-dir", run.output_dir / "images", data.train_dir)
     size = data.image_size or trained_size(all_names(options), run.teacher_weights)
     classes = data.classes and class_list(data.classes)
     if data.dataset != "imagefolder" or data.train_dir is not None:
         return open_real(data.dataset, "train", data.train_dir, size, classes, run.workers,
-                         square=data.crop == "square")
+                         data.crop)
     if what := needs_images(options):
         raise UserError(f"{what} needs real images, found no --train-dir (TRAIN_DIR in the "
                         "scripts). Give it. Only --start noise with --classes does without.")
@@ -217,7 +219,7 @@ def my_work(options, units, files, weights, shard):
 def manifest(job, threads, accuracies):
     """The content of images.json. accuracies: of measure_teachers, for the reader alone."""
     options, real = job.options, job.real
-    train_images = real.listing_hash() if len(real) else None
+    train_images = real.contents_hash() if len(real) else None
     return {
         "preset": options.preset,
         "preset_changed": sorted(options.changed & set(manifest_options(options))),

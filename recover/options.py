@@ -7,7 +7,7 @@ differ. Imports no PyTorch.
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.names import DATASETS
+from data.names import CROPS, DATASETS, crop_rule
 from models.names import HEADS
 from recover.presets import POOL, PRESETS
 from utils import options, schedules
@@ -36,8 +36,8 @@ class Data:
         None, "side in pixels (default: what the teachers' files were trained at; else 224, or 32 "
         "for CIFAR and digits)", group="data", type=options.positive_int)
     crop: str = option(
-        "validation", "of real images: validation keeps 224/256 of the short side, square keeps "
-        "all of it", choices=("validation", "square"))
+        "auto", "of real image files that do not have this size: validation keeps 224/256 of the "
+        "short side, square keeps all of it, auto: square below 64 px", choices=CROPS)
     image_format: str = option(
         "auto", "auto: jpg as in the paper, png below 64 px where JPEG's loss shows in BatchNorm "
         "statistics", choices=("auto", "jpg", "png"))
@@ -332,6 +332,7 @@ def resolve(o, images):
     auto = "png" if size < 64 else "jpg"
     return options.with_values(
         o, image_size=size, bn_teachers=tuple(o.law.pool),
+        crop=crop_rule(o.data.crop, size, o.data.dataset),
         image_format=auto if o.data.image_format == "auto" else o.data.image_format,
         ranker=o.start.ranker or o.law.primary_teacher,
         flip_prob=flip if o.optimisation.flip_prob is None else o.optimisation.flip_prob,

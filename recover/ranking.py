@@ -72,7 +72,7 @@ def _description(options, real, network):
     """Content of selection.json: what the choices depend on."""
     start = options.start
     identity = {"ranker_weights": fingerprint(network), "classes": real.classes,
-                "train_images": real.listing_hash()}
+                "train_images": real.contents_hash()}
     if start.start == "mosaic":
         identity.update(
             mosaic_candidates=start.mosaic_candidates, mosaic_crops=start.mosaic_crops,

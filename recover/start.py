@@ -31,7 +31,8 @@ class Starts:
     def __init__(self, real, options, run):
         self.real, self.options, self.run, self.source = real, options, run, real
         if options.start.start_dir:
-            folder = open_distilled(options.start.start_dir, options.run.workers, real.image_size)
+            folder = open_distilled(options.start.start_dir, options.run.workers, real.image_size,
+                                    options.data.crop or "auto")
             self.source = folder.ordered_as(real.classes)
 
     @property

@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 
 from data.image_set import open_real
-from data.images import centre_crop, decode, save_grid, to_tensor
-from data.names import class_words
+from data.images import decode, save_grid, sized
+from data.names import class_words, crop_rule
 from report.sets import choose_classes, class_names, of_class, open_sets
 from utils.errors import UserError
 from utils.files import read_json
@@ -52,9 +52,9 @@ class StartImages:
         self.origins, self.size, self.train_dir = start_origins(run), size, train_dir
         manifest = run / "images.json"
         content = read_json(manifest, "recover") if manifest.exists() else {}
-        self.dataset = content.get("options", {}).get("dataset")
-        # Images of --start-dir that had the right size were taken as they were.
-        self.as_it_is = content.get("identity", {}).get("start_images") is not None
+        options = content.get("options", {})
+        self.dataset = options.get("dataset")
+        self.crop = crop_rule(options.get("crop") or "auto", size)
         self._real = None
 
     def image(self, path):
@@ -72,10 +72,7 @@ class StartImages:
         file = Path(self.train_dir or "", origin)
         if not file.is_absolute() or not file.is_file():
             return None
-        picture = decode(file)
-        if self.as_it_is and picture.size == (self.size, self.size):
-            return to_tensor(picture)
-        return centre_crop(picture, self.size)
+        return sized(decode(file), self.size, self.crop)
 
 
 def grid_rows(sets, runs, labels, numbers, train_dir=None):

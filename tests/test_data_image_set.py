@@ -1,5 +1,7 @@
 import hashlib
+import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,12 +11,16 @@ from PIL import Image
 
 from data import images
 from data.image_set import (
+    Arrays,
+    Files,
+    ImageSet,
     classes_alone,
     note_enlarged,
     open_distilled,
     open_real,
     typical_side,
 )
+from data.names import CROPS
 from utils.errors import UserError
 from utils.files import write_json
 
@@ -46,32 +52,35 @@ def test_real_and_distilled_images_have_the_same_members(folder):
     assert torch.equal(real.labels, distilled.labels)
     assert real.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert [own.tolist() for own in distilled.by_class] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
-    assert real.listing_hash() == distilled.listing_hash()
+    assert real.contents_hash() == distilled.contents_hash()
     assert real.origin(4) == distilled.origin(4) == "dog/img_001.JPEG"
     assert real.names[4] == "dog/img_001.JPEG"
 
 
-def test_real_files_are_cropped_as_for_validation(folder):
-    """Also those that have the right size already."""
-    for size in (24, 16):
-        real = open_real("imagefolder", "train", folder, size)
-        assert torch.equal(real.image(3), images.centre_crop(real.picture(3), size))
+@pytest.mark.parametrize(("crop", "size", "how"), [
+    ("auto", 16, images.square_crop), ("auto", 63, images.square_crop),
+    ("auto", 64, images.centre_crop), ("validation", 16, images.centre_crop),
+    ("square", 64, images.square_crop)])
+def test_files_of_another_size_are_cropped(folder, crop, size, how):
+    """Real images, and distilled ones that are given another size, alike."""
+    real = open_real("imagefolder", "test", folder, size, crop=crop)
+    distilled = open_distilled(folder, image_size=size, crop=crop)
+    assert real.crop == distilled.crop == how.__name__.replace("centre", "validation").split("_")[0]
+    assert torch.equal(real.image(3), how(real.picture(3), size))
+    assert torch.equal(distilled.image(3), real.image(3))
 
 
-def test_the_square_crop_keeps_the_whole_short_side(folder):
-    """Also of distilled images that are given another size; with their own size they are left."""
-    real = open_real("imagefolder", "test", folder, 16, square=True)
-    distilled = open_distilled(folder, image_size=16, square=True)
-    expected = images.square_crop(real.picture(3), 16)
-    assert torch.equal(real.image(3), expected)
-    assert torch.equal(distilled.image(3), expected)
-    assert not torch.equal(open_distilled(folder, image_size=16).image(3), expected)
-    whole = open_distilled(folder, image_size=24, square=True)
-    assert torch.equal(whole.image(3), images.to_tensor(real.picture(3)))
+@pytest.mark.parametrize("crop", CROPS)
+def test_files_of_the_right_size_are_taken_as_they_are(folder, crop):
+    real = open_real("imagefolder", "test", folder, 24, crop=crop)
+    assert torch.equal(real.image(3), images.to_tensor(real.picture(3)))
+    distilled = open_distilled(folder, image_size=24, crop=crop)
+    assert torch.equal(distilled.image(3), real.image(3))
 
 
-def test_distilled_images_are_taken_as_they_are(folder):
+def test_distilled_images_of_their_own_size_are_not_cropped(folder):
     distilled = open_distilled(folder)
+    assert distilled.crop is None
     assert distilled.image_size == 24
     assert torch.equal(distilled.image(3), images.to_tensor(Image.open(distilled.paths[3])))
 
@@ -83,6 +92,7 @@ def test_images_in_memory_are_resized_alone():
     whole = open_real("digits", "train", image_size=8)
     assert torch.equal(whole.image(5), images.to_tensor(Image.fromarray(whole.source.arrays[5])))
     assert digits.origin(5) == "digits train image 5"
+    assert open_real("digits", "train", crop="validation").crop is None
 
 
 def test_many_pixels_do_not_depend_on_threads(folder):
@@ -133,16 +143,43 @@ def changed(folder):
 def test_identity_notices_one_image(folder, change):
     before = open_distilled(folder)
     assert before.identity["count"] == 9
+    contents = before.contents_hash()
     change(folder)
     after = open_distilled(folder)
     assert after.identity["files"] != before.identity["files"]
-    assert (after.listing_hash() == before.listing_hash()) == (change is changed)
+    assert after.contents_hash() != contents
+
+
+def test_contents_of_a_large_set_are_sampled_evenly(folder, monkeypatch):
+    """Of nine files three are read; one more, one less or another name is noticed all the same."""
+    monkeypatch.setattr("data.image_set._HASHED", 3)
+    monkeypatch.setattr("data.image_set._BLOCK", 2)
+    read, sha256 = [], Files.sha256
+    monkeypatch.setattr(Files, "sha256", lambda self, i: read.append(i) or sha256(self, i))
+    before = open_distilled(folder)
+    assert before.contents_hash() == before.contents_hash()
+    assert sorted(read) == [0, 3, 6]
+    changed(folder)  # number 4, which is not read
+    assert open_distilled(folder).contents_hash() == before.contents_hash()
+    renamed(folder)
+    assert open_distilled(folder).contents_hash() != before.contents_hash()
+
+
+def test_contents_hash_counts_classes_and_their_order(folder):
+    orders = [open_real("imagefolder", "train", folder, 24, classes=order).contents_hash()
+              for order in (None, CLASSES, CLASSES[::-1])]
+    assert orders[0] == orders[1] != orders[2]
 
 
 def test_identity_of_images_in_memory():
     train, test = (open_real("digits", split) for split in ("train", "test"))
     assert train.identity == open_real("digits", "train").identity
     assert train.identity["files"] != test.identity["files"]
+    assert train.contents_hash() != test.contents_hash()
+    last = train.source.arrays.copy()
+    last[-1, 0, 0] ^= 1
+    other = ImageSet("digits", train.classes, train.labels, 32, Arrays(last, "digits train"))
+    assert other.contents_hash() != train.contents_hash()
 
 
 # Folders of classes
@@ -163,6 +200,72 @@ def test_wrong_folders(tmp_path, make, message):
     make(tmp_path / "data")
     with pytest.raises(UserError, match=message):
         open_real("imagefolder", "train", tmp_path / "data")
+
+
+def replaced(make):
+    """A change of a folder: its file dog/img_001.JPEG is gone, make(path) puts something there."""
+    def change(folder):
+        path = folder / "dog/img_001.JPEG"
+        path.unlink()
+        make(path)
+    return change
+
+
+@pytest.mark.parametrize(("make", "kind"), [
+    (os.mkfifo, "no regular file"),
+    (lambda path: path.symlink_to("/dev/zero"), "a link that leads to no file"),
+    (lambda path: path.symlink_to(path.parent / "nothing"), "a link that leads to no file"),
+    (lambda path: path.symlink_to(path), "a link that leads to no file"),
+    (Path.mkdir, "a folder")])
+@pytest.mark.parametrize("open_set", [
+    open_distilled, lambda folder: open_real("imagefolder", "train", folder)])
+def test_what_is_no_file_is_named(folder, make, kind, open_set):
+    replaced(make)(folder)
+    with pytest.raises(UserError, match=f"dog/img_001.JPEG: is {kind}, expected an image. Remove "
+                       "or rename it."):
+        open_set(folder)
+
+
+def test_links_to_files_and_folders_are_images(folder, tmp_path):
+    plain = open_distilled(folder)
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked/cat").symlink_to(folder / "cat")
+    (tmp_path / "linked/circle").symlink_to("circle")  # no folder, so no class
+    (tmp_path / "linked/dog").mkdir()
+    (tmp_path / "linked/dog/other.jpg").symlink_to(folder / "dog/img_000.JPEG")
+    linked = open_distilled(tmp_path / "linked")
+    assert linked.names == [f"cat/img_00{i}.JPEG" for i in range(3)] + ["dog/other.jpg"]
+    assert torch.equal(linked.image(3), plain.image(3))
+
+
+@pytest.mark.parametrize("name", ["do\udcffg/img.jpg", "dog/img\udcff.jpg"])
+def test_names_that_are_not_utf8_are_shown_escaped(folder, name):
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"x")
+    found = name if name.startswith("dog") else "do\udcffg"
+    found = str(folder / found).replace("\udcff", r"\xff")
+    with pytest.raises(UserError) as raised:
+        open_distilled(folder)
+    assert str(raised.value) == f"{found}: the name is not UTF-8. Rename it."
+
+
+@pytest.mark.parametrize(("split", "there", "meant"), [
+    ("train", ("train", "val"), "train"), ("test", ("train", "val"), "val"),
+    ("test", ("test", "train", "val"), "test")])
+def test_a_folder_above_the_class_folders(tmp_path, split, there, meant):
+    for name in there:
+        tiny.image_folder(tmp_path / name, CLASSES, 1)
+    with pytest.raises(UserError, match=f"no images in .* Did you mean {tmp_path / meant}."):
+        open_real("imagefolder", split, tmp_path)
+    with pytest.raises(UserError, match=f"Did you mean {tmp_path / 'train'}."):
+        open_distilled(tmp_path)
+
+
+def test_a_run_folder_in_the_place_of_its_images(folder):
+    (folder.parent / "units").mkdir()
+    with pytest.raises(UserError, match=f"no images in 2 of 2 .* Did you mean {folder}."):
+        open_distilled(folder.parent)
 
 
 def test_no_folder_names_the_option():
@@ -238,14 +341,20 @@ def test_unequal_and_oblong_images(folder, tmp_path):
         open_distilled(oblong)
 
 
+def test_a_strip_that_cannot_be_resized_is_named(folder):
+    Image.new("L", (60_000, 1)).save(folder / "cat/z.png")
+    assert (folder / "cat/z.png").stat().st_size < 1000
+    with pytest.raises(UserError, match="cat/z.png: 60000x1 pixels would be resized to 256 by "
+                       "15360000, more than 178956970 in all. Cut off the ends"):
+        open_real("imagefolder", "train", folder, 224).image(3)
+
+
 def test_images_of_any_size_may_be_opened_at_one(folder):
     Image.new("RGB", (24, 20), "red").save(folder / "cat/img_000.png")
     for size in (16, 24):
         opened = open_distilled(folder, image_size=size)
         assert opened.image_size == size
-        assert torch.equal(opened.image(1), images.centre_crop(opened.picture(1), size))
-    as_it_is = images.to_tensor(Image.open(opened.paths[0]))
-    assert torch.equal(open_distilled(folder, image_size=24).image(0), as_it_is)
+        assert torch.equal(opened.image(0), images.square_crop(opened.picture(0), size))
 
 
 def test_other_order_of_the_same_classes(folder):

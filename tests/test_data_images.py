@@ -1,3 +1,7 @@
+import io
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -26,9 +30,10 @@ def test_grey_palette_cmyk_alpha_and_16_bit_become_rgb(tmp_path):
         assert np.abs(difference).mean() < 3, mode
 
     deep = Image.fromarray((np.arange(0, 256, dtype=np.uint16) * 257).reshape(16, 16))
-    deep.save(tmp_path / "deep.png")
-    decoded = np.asarray(images.decode(tmp_path / "deep.png"))
-    assert np.array_equal(decoded[..., 0].ravel(), np.arange(256))
+    for name in ("deep.png", "deep.tif", "deep.pgm"):
+        deep.save(tmp_path / name)
+        decoded = np.asarray(images.decode(tmp_path / name))
+        assert np.array_equal(decoded[..., 0].ravel(), np.arange(256)), name
 
 
 def test_exif_rotation_is_applied(tmp_path):
@@ -46,6 +51,61 @@ def test_unreadable_files_are_named(tmp_path, content):
     (tmp_path / "x.jpg").write_bytes(content)
     with pytest.raises(UserError, match="x.jpg: not a readable image"):
         images.decode(tmp_path / "x.jpg")
+
+
+def test_no_other_decoder_is_tried(tmp_path, monkeypatch):
+    """PostScript under the name of a JPEG must not start Ghostscript."""
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_: pytest.fail("was started"))
+    (tmp_path / "x.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 30\n"
+                                     b"%%EndComments\nshowpage\n%%EOF\n")
+    assert Image.open(tmp_path / "x.jpg").format == "EPS"
+    with pytest.raises(UserError, match="x.jpg: not a readable image"):
+        images.decode(tmp_path / "x.jpg")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM"])
+def test_formats_whatever_the_name(tmp_path, kind):
+    pictures = {"save_all": True, "append_images": [ramp()]} if kind == "MPO" else {}
+    ramp().save(tmp_path / "x.png", kind, **pictures)
+    decoded = np.asarray(images.decode(tmp_path / "x.png")).astype(int)
+    assert np.abs(decoded - np.asarray(ramp())).mean() < 6
+
+
+def png_header(path, width, height):
+    """A PNG that says its size and ends before its pixels."""
+    buffer = io.BytesIO()
+    Image.new("L", (1, 1)).save(buffer, "PNG")
+    size = b"IHDR" + struct.pack(">II", width, height) + b"\x08\0\0\0\0"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + size
+                     + struct.pack(">I", zlib.crc32(size)) + buffer.getvalue()[33:])
+
+
+@pytest.mark.parametrize(("size", "sentence"), [
+    ((65_536, 1), "65536x1 pixels, expected at most 65535 along a side and 178956970 in all. Make"),
+    ((60_000, 60_000), "not a readable image .*3600000000 pixels.* exceeds limit of 178956970")])
+def test_too_many_pixels_are_refused_before_they_are_decoded(tmp_path, size, sentence):
+    png_header(tmp_path / "x.png", *size)
+    with pytest.raises(UserError, match=f"x.png: {sentence}"):
+        images.decode(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize(("values", "kind"), [
+    (np.full((4, 5), 0.5, np.float32), "floating-point"),
+    (np.full((4, 5), 1 << 20, np.int32), "32-bit or signed")])
+def test_numbers_without_a_white_are_refused(tmp_path, values, kind):
+    Image.fromarray(values).save(tmp_path / "x.tif")
+    with pytest.raises(UserError, match=f"x.tif: found {kind} pixels, which do not say what white "
+                       "is; expected 8 or 16 bits. Convert it or remove it."):
+        images.decode(tmp_path / "x.tif")
+
+
+@pytest.mark.parametrize(("size", "become"), [
+    ((1, 60_000), "256 by 15360000"), ((60_000, 15), "256 by 1024000")])
+def test_a_strip_whose_long_side_would_explode(size, become):
+    sentence = f"{size[0]}x{size[1]} pixels would be resized to {become}, more than 178956970"
+    with pytest.raises(ValueError, match=sentence):
+        images.centre_crop(Image.new("L", size), 224)
+    assert images.square_crop(Image.new("RGB", (600, 1)), 32).shape == (3, 32, 32)
 
 
 @pytest.mark.parametrize("shape", [(300, 260), (260, 300), (256, 256), (500, 224), (64, 48),

@@ -3,7 +3,13 @@ import json
 import pytest
 import timm
 
-from data.run_folder import manifest_hash, read_manifest, settle_manifest, versions
+from data.run_folder import (
+    check_apart,
+    manifest_hash,
+    read_manifest,
+    settle_manifest,
+    versions,
+)
 from utils.errors import UserError
 
 CONTENT = {"options": {"lr": 0.1, "names": ("a",)}, "identity": {"n": 3}, "versions": {"torch": 1}}
@@ -30,6 +36,34 @@ def test_another_option_or_fact_is_named(tmp_path, changed, message):
     settle(tmp_path / "m.json")
     with pytest.raises(UserError, match=f"m.json: {message}. Start afresh."):
         settle(tmp_path / "m.json", **changed)
+
+
+@pytest.mark.parametrize(("name", "words"), [
+    ("train_images", "training images"), ("test_set", "test images"),
+    ("start_images", "start images")])
+def test_other_images_are_said_in_words(tmp_path, name, words):
+    settle(tmp_path / "m.json", identity={name: "a" * 64})
+    with pytest.raises(UserError, match=f"m.json: was made with other {words} than those given now:"
+                       f" .*contents differ .{name} was a{{12}}, is b{{12}}.. Start afresh."):
+        settle(tmp_path / "m.json", identity={name: "b" * 64})
+    with pytest.raises(UserError, match=f"was made with {name} = \"a+\", now {name} = null"):
+        settle(tmp_path / "m.json", identity={name: None})
+
+
+@pytest.mark.parametrize(("folder", "apart"), [
+    ("train", False), ("train/n01440764/new", False), ("link", False), ("run", True),
+    ("", True), ("train2", True)])
+def test_a_folder_among_the_images_is_refused(tmp_path, folder, apart):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "link").symlink_to("train")
+    if apart:
+        check_apart("--output-dir", tmp_path / folder, tmp_path / "train")
+        check_apart("--output-dir", tmp_path / folder, None)
+        return
+    sentence = (f"--output-dir: found {tmp_path / folder}, expected a folder outside the images in "
+                f"{tmp_path / 'train'}, where it would pass for a class. Choose another one.")
+    with pytest.raises(UserError, match=sentence):
+        check_apart("--output-dir", tmp_path / folder, tmp_path / "train")
 
 
 def test_the_hash_is_of_what_changes_numbers():

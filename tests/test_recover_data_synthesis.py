@@ -234,11 +234,34 @@ def test_a_unit_made_with_other_weights_is_refused(data, tmp_path):
                      str(tmp_path / "teachers")))
 
 
-def test_other_training_images_are_refused(data, tmp_path):
-    main(command(data, tmp_path / "run"))
-    train = tiny.image_folder(tmp_path / "train", CLASSES, per_class=5)
-    with pytest.raises(UserError, match="was made with train_images = "):
-        main(command(data, tmp_path / "run", "--train-dir", str(train)))
+@pytest.mark.parametrize("stopped", [True, False])
+def test_other_training_images_are_refused(data, tmp_path, monkeypatch, stopped):
+    """More images, and as many of the same names with other contents."""
+    with monkeypatch.context() as patch:
+        if stopped:
+            interrupt(patch, unit_run.UnitRun, "finish", 1)
+            with pytest.raises(KeyboardInterrupt):
+                main(command(data, tmp_path / "run"))
+        else:
+            main(command(data, tmp_path / "run"))
+    more = tiny.image_folder(tmp_path / "more", CLASSES, per_class=5)
+    other = tiny.image_folder(tmp_path / "other", CLASSES, per_class=4, seed=9)
+    assert ([path.name for path in sorted(other.rglob("*.JPEG"))]
+            == [path.name for path in sorted((data / "train").rglob("*.JPEG"))])
+    for train in (more, other):
+        with pytest.raises(UserError, match="images.json: was made with other training images"):
+            main(command(data, tmp_path / "run", "--train-dir", str(train)))
+
+
+@pytest.mark.parametrize(("crop", "how"), [("auto", images.square_crop),
+                                           ("validation", images.centre_crop)])
+def test_real_images_are_cropped_as_the_option_says(data, tmp_path, crop, how):
+    main(command(data, tmp_path, "--iteration", "0", "--crop", crop))
+    stored = json.loads((tmp_path / "images.json").read_text())["options"]["crop"]
+    assert stored == {"auto": "square"}.get(crop, crop)
+    start = images.to_tensor(Image.open(tmp_path / "images/new001/class001_id001.png"))
+    real = images.decode(data / "train" / CLASSES[1] / "img_001.JPEG")
+    assert torch.equal(start, images.to_uint8(images.normalise(how(real, 32))))
 
 
 def test_noise_needs_no_image_per_slice(data, tmp_path):
@@ -328,6 +351,16 @@ def test_an_image_that_is_removed_while_recover_works(data, tmp_path, monkeypatc
         drop(self, units), removed.unlink(missing_ok=True)))
     with pytest.raises(UserError, match=f"{removed}: cannot be read .* Put it back"):
         main(command(data, tmp_path / "run", "--train-dir", str(train), "--units-per-step", "1"))
+
+
+@pytest.mark.parametrize("out", ["images", "images/run", "."])
+def test_an_output_folder_among_the_images_is_refused(data, tmp_path, out):
+    """In the last case the synthetic images would be written beside the real classes."""
+    train = tiny.image_folder(tmp_path / "images", CLASSES, per_class=2)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=f"--output-dir: found .*images, .* the images in {train},"):
+        main(command(data, tmp_path / out, "--train-dir", str(train)))
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_corrupt_jpeg_is_named(data, tmp_path):

@@ -266,6 +266,12 @@ def test_other_images_are_refused(made, copied):
         main(command(made, copied, "--train-dir", str(copied / "images")))
 
 
+def test_labels_among_the_images_are_refused(made):
+    with pytest.raises(UserError, match="--output-dir or --fkd-path: found .*images/labels, "):
+        main(command(made, made / "images", "--train-dir", str(made / "images")))
+    assert not (made / "images/labels").exists()
+
+
 def test_a_mistake_leaves_no_folder(made, tmp_path, monkeypatch):
     """Teachers of other classes, an image that cannot be read, a disk that is too small."""
     tiny.image_folder(tmp_path / "two", ["a", "b"], 1, size=(SIZE, SIZE))

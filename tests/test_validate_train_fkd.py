@@ -16,6 +16,7 @@ from interrupting import interrupt
 from PIL import Image
 
 from data.image_set import ImageSet
+from data.images import centre_crop, square_crop
 from models.networks import build, load_network, save_network
 from relabel.generate_soft_label import main as label
 from utils.errors import UserError
@@ -211,12 +212,28 @@ def test_bf16_trains_and_is_tested_in_fp32(calm, capsys):
 
 @pytest.mark.parametrize(("more", "difference"), [
     (["--lr", "0.01"], "lr = 0.001, now lr = 0.01"),
+    (["--crop", "validation"], 'crop = "square", now crop = "validation"'),
     (["--precision", "bf16"], 'precision = "fp32", now precision = "bf16"'),
     (["--compile"], "compile = false, now compile = true"),
     (["--micro-batches", "apart"], 'micro_batches = "together", now')])
 def test_another_option_in_the_same_folder_is_refused(trained, more, difference):
     with pytest.raises(UserError, match=difference):
         main(command(trained, "first", *more))
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_other_test_images_of_the_same_names_are_refused(trained, tmp_path, monkeypatch, stopped):
+    name = "first"
+    if stopped:
+        name = "first_stopped"
+        interrupt(monkeypatch, Training, "one_epoch", 1)
+        with pytest.raises(KeyboardInterrupt):
+            main(command(trained, name))
+        monkeypatch.undo()
+    other = tiny.image_folder(tmp_path / "val", CLASSES, 4, size=(44, 40), seed=3)
+    with pytest.raises(UserError, match="options.json: was made with other test images than those "
+                       "given now.*Give another --student-name, or remove the folder"):
+        main(command(trained, name, "--val-dir", str(other)))
 
 
 def test_test_images_are_decoded_once_for_all_students(trained, tmp_path, monkeypatch):
@@ -247,9 +264,17 @@ def test_a_folder_that_cannot_keep_test_images(made, monkeypatch, capsys):
     main([*command(made, "full"), "--epochs", "1"])
     assert "No space left on device): they are decoded into memory" in " ".join(
         capsys.readouterr().out.split())
-    with pytest.raises(OSError, match="No space"):  # asked for, so it is refused
+    with pytest.raises(UserError, match="--val-cache .*cache: cannot keep the decoded test images "
+                       ".No space left on device.. Choose another folder, or none."):
         main([*command(made, "full2", "--val-cache", str(made / "cache")), "--epochs", "1"])
     assert not (made / "run/students/full2").exists()
+
+
+def test_a_cache_that_cannot_be_made(made):
+    with pytest.raises(UserError, match="--val-cache /proc/cache: cannot keep the decoded test "
+                       "images .No such file or directory.. Choose another folder, or none."):
+        main([*command(made, "proc", "--val-cache", "/proc/cache"), "--epochs", "1"])
+    assert not (made / "run/students/proc").exists()
 
 
 def test_online_labels_give_identical_weights(trained):
@@ -366,6 +391,23 @@ def test_evaluate_a_saved_student(trained, tmp_path, capsys):
         main(["--evaluate", str(tmp_path / "none.safetensors"), *images])
 
 
+def test_test_images_are_cropped_as_the_option_says(trained, monkeypatch):
+    """--evaluate does it as the student was tested, if nothing else is said."""
+    first = Image.open(trained / f"val/{CLASSES[0]}/img_000.JPEG")
+    square, validation = square_crop(first, 32), centre_crop(first, 32)
+    assert json.loads((trained / "run/students/first/options.json").read_text())["options"][
+        "crop"] == "square"
+    main([*command(trained, "cropped", "--crop", "validation"), "--epochs", "1"])
+    for name, more, expected in (("first", [], square), ("cropped", [], validation),
+                                 ("cropped", ["--crop", "square"], square)):
+        seen = []
+        monkeypatch.setattr(testing, "accuracy", lambda _, pixels, *__, seen=seen, **___: (
+            seen.append(pixels[0]) or {"top1": 1.0, "top5": 1.0, "count": 1}))
+        main(["--evaluate", str(trained / f"run/students/{name}/best.safetensors"), "--output-dir",
+              str(trained / "run"), "--val-dir", str(trained / "val"), "--device", "cpu", *more])
+        assert torch.equal(seen[0], expected)
+
+
 @pytest.mark.parametrize(("more", "sentence"), [
     (["--val-dir", "nowhere"], "no such folder"), (["--train-dir", "nowhere"], "no such folder"),
     (["--fkd-path", "nowhere"], "labels.json: not found"), (["--epochs", "0"], "at least 1"),
@@ -375,6 +417,16 @@ def test_bad_input_in_one_sentence(made, more, sentence):
     with pytest.raises(UserError, match=sentence):
         main([*command(made, "refused"), *more])
     assert not (made / "run/students/refused").exists()
+
+
+@pytest.mark.parametrize("option", ["--train-dir", "--val-dir"])
+def test_students_among_the_images_are_refused(made, tmp_path, option):
+    root = tiny.image_folder(tmp_path / "images", CLASSES, 1, size=(32, 32))
+    with pytest.raises(UserError, match="--output-dir: found .*images/students, expected a folder "
+                       f"outside the images in {root},"):
+        main(["--loss-type", "ce", "--train-dir", str(made / "run/images"), *command(
+            made, "x", option, str(root), run=root)])
+    assert not (root / "students").exists()
 
 
 def test_bad_input_through_the_command_line(made):

@@ -107,6 +107,17 @@ def test_mean_and_deviation_over_seeds(trained, capsys):
     assert spread_words(summary["best"]) in capsys.readouterr().out
 
 
+def test_other_test_images_of_the_same_names_are_refused(trained, tmp_path):
+    """A finished seed is refused, and does not count among other seeds."""
+    other = tiny.image_folder(tmp_path / "val", (*CLASSES, "n09999999"), 4, size=(44, 40), seed=3)
+    main([*command(trained, "tested"), "--epochs", "1"])
+    again = [*command(trained, "tested", "--val-dir", str(other)), "--epochs", "1"]
+    with pytest.raises(UserError, match="options.json: was made with other test images"):
+        main(again)
+    main([*again, "--seeds", "1"])
+    assert read(trained, "tested.json")["seeds"] == [1]
+
+
 def test_two_processes_share_the_seeds_out(trained):
     main([*command(trained, "alone"), "--seeds", "0", "1", "2", "--epochs", "1"])
     words = [*command(trained, "shared"), "--seeds", "0", "1", "2", "--epochs", "1"]

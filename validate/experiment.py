@@ -40,7 +40,7 @@ def prepare(o, device):
     """The Experiment that options ask for. Raises UserError for what does not fit together."""
     images = open_distilled(o.data.train_dir or o.data.output_dir / "images", o.run.workers)
     o = options.resolve(o, images)
-    test = open_test(o, images)
+    test = open_test(o, images, o.data.crop)
     source = label_source.open_source(o, images, device)
     o = options.with_labels(o, source.plan_options, default_stem(o, source))
 
@@ -69,17 +69,19 @@ def micro_batches(o):
                         optimisation.micro_batches == "together")
 
 
-def open_test(o, images, square=False):
+def open_test(o, images, crop):
     """The real test images, an ImageSet with the classes and the size of the distilled ones.
 
-    square: which crop, see data.image_set.Files.
+    crop: of images that are files, see data.image_set.Files.
     """
     test = open_real(o.data.dataset or images.dataset, "test", o.data.val_dir, images.image_size,
-                     images.known_classes, o.run.workers, square)
+                     images.known_classes, o.run.workers, crop)
     if len(test.classes) != len(images.classes):
         raise UserError(f"{o.data.val_dir}: has {len(test.classes)} class folders, the distilled "
                         f"images in {images.folder} have {len(images.classes)}. Give the "
                         "validation folder of the data that was distilled.")
+    for folder in (images.folder, test.folder):
+        run_folder.check_apart("--output-dir", o.data.output_dir / "students", folder)
     return test
 
 
@@ -125,7 +127,7 @@ def identity(images, test, labels=None):
     """What a student belongs to. labels: identity of their source; None for hard labels."""
     return {"classes": images.identity["classes"],
             "images": {name: images.identity[name] for name in ("count", "files")},
-            "labels": labels, "test_images": len(test)}
+            "labels": labels, "test_images": len(test), "test_set": test.contents_hash()}
 
 
 def describe_result(experiment, tests, threads):
@@ -146,7 +148,7 @@ def describe_result(experiment, tests, threads):
         "test_images": belongs["test_images"], "options": manifest["options"],
         "seeds": {"student": manifest["options"]["seed"], "fkd": recipe.get("fkd_seed"),
                   "images": recover.get("seed")},
-        "identity": {name: belongs[name] for name in ("images", "labels")},
+        "identity": {name: belongs[name] for name in ("images", "labels", "test_set")},
         "versions": manifest["versions"],
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": threads, "processes": distributed.world_size(), "seconds": tests["seconds"]}

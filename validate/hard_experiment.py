@@ -71,10 +71,11 @@ class Experiment:
 
 def open_study(o, device):
     """The Study that options ask for. Raises UserError for what does not fit together."""
+    # The protocols keep the whole short side, of distilled images as of real ones.
     images = open_distilled(o.data.train_dir or o.data.output_dir / "images", o.run.workers,
-                            hard_options.image_size(o), square=True)
+                            hard_options.image_size(o), "square")
     study = Study(o, hard_options.recipe_of(o, images), images,
-                  experiment.open_test(o, images, square=True), device)
+                  experiment.open_test(o, images, "square"), device)
     check_image_size(build_student(study, study.recipe.seeds[0]), images.image_size)
     return study
 
@@ -122,7 +123,8 @@ def print_study(study, threads):
 def summarise(study):
     """Write students/NAME.json and print it: top-1 over all finished seeds, from their results.
 
-    Seeds of an earlier call count where they were trained with the same options.
+    Seeds of an earlier call count where they were trained with the same options, on the same images
+    and tested on the same.
     """
     results = finished_results(study)
     over_seeds = {which: spread([result[which]["top1"] for result in results.values()])
@@ -143,12 +145,16 @@ def finished_results(study):
     """{seed: result} of the study's finished students, in the order of the seeds."""
     options = hard_options.result_options(study.options, study.recipe, study.images)
     options = json.loads(json.dumps(options))  # tuples become lists, as in the files
+    identity = experiment.identity(study.images, study.test)
+    belongs = {name: identity[name] for name in ("images", "labels", "test_set")}
     results = {}
     for path in study.folder.glob(f"{study.name}_seed*"):
         result = StudentFolder(path).result()
-        if result is not None and {**options, "seed": result["options"]["seed"]} == result[
-                "options"]:
-            results[result["options"]["seed"]] = result
+        if result is None or result.get("identity") != belongs:
+            continue
+        seed = result["options"]["seed"]
+        if {**options, "seed": seed} == result["options"]:
+            results[seed] = result
     return dict(sorted(results.items()))
 
 

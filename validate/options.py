@@ -9,7 +9,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.names import DATASETS, MIXES
+from data.names import CROPS, DATASETS, MIXES, crop_rule
+from data.run_folder import check_apart
 from models.names import ENSEMBLE_RULES, STEMS
 from utils import options, schedules
 from utils.errors import UserError
@@ -108,6 +109,9 @@ class Data(Images):
         None, "side of the test images; read by --evaluate alone, where neither the checkpoint nor "
         "distilled images give it (default: 224, or 32 for CIFAR and digits)",
         type=options.positive_int, metavar="PIXELS")
+    crop: str = option(
+        "auto", "of test image files that do not have this size: validation keeps 224/256 of the "
+        "short side, square keeps all of it, auto: square below 64 px", choices=CROPS)
 
 
 @dataclass(frozen=True)
@@ -315,11 +319,8 @@ def check(o):
 
 def check_cache(data):
     """Raise UserError for a cache among the test images. data: Images."""
-    if isinstance(data.val_cache, Path) and data.val_dir is not None:
-        cache = data.val_cache.resolve()
-        if data.val_dir.resolve() in (cache, *cache.parents):
-            raise UserError(f"--val-cache {data.val_cache}: is among the test images. Choose one "
-                            f"outside {data.val_dir}.")
+    if isinstance(data.val_cache, Path):
+        check_apart("--val-cache", data.val_cache, data.val_dir)
 
 
 def label_kind(o):
@@ -368,8 +369,10 @@ def resolve(o, images):
     ipc = rules.images_per_class(len(images), len(images.classes))
     teachers = o.soft_labels.teachers[: 1 if o.soft_labels.ensemble == "single" else None]
     target = objective.gt_target or ("mixed" if kind == "hard" else "unmixed")
+    dataset = o.data.dataset or images.dataset
     return options.with_values(
-        o, dataset=o.data.dataset or images.dataset, image_size=images.image_size,
+        o, dataset=dataset, image_size=images.image_size,
+        crop=crop_rule(o.data.crop, images.image_size, dataset),
         input_resize=input_side(o.student),
         teachers=teachers if kind == "teacher" else None,
         ensemble=o.soft_labels.ensemble if kind == "teacher" else None,

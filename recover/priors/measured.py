@@ -52,7 +52,7 @@ def settle(network, kind, real, folder, matching, device):
     by_class = kind == "convolution" and matching.class_statistics > 0
     count = matching.statistics_images if matching.statistics_images < len(real) else 0
     identity = {
-        "network": fingerprint(network), "images": real.listing_hash(),
+        "network": fingerprint(network), "images": real.contents_hash(),
         "image_size": real.image_size, "flips": real.flips, "kind": kind, "count": count,
         "class_statistics": by_class, "batch": BATCH, "key": list(_KEY)}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
