@@ -27,7 +27,7 @@ def random_images(folder, count, image_size, classes=1, file_size=None):
         paths.append(folder / names[number % classes] / f"{number:05d}.jpg")
         paths[-1].parent.mkdir(parents=True, exist_ok=True)
         image.save(paths[-1])
-    source = Files(folder, paths, "keep" if file_size is None else "crop")
+    source = Files(folder, paths, None if file_size is None else "validation")
     return ImageSet("imagefolder", names, torch.arange(count) % classes, image_size, source,
                     torch.get_num_threads())
 

@@ -21,7 +21,7 @@ from utils.errors import UserError
 from utils.files import free_bytes, remove_leftovers, written_whole
 from utils.progress import progress_bar
 
-_VERSION = 2  # of the validation transform's arithmetic and of the file
+_VERSION = 3  # of what an image of any size becomes, and of the file
 _AT_ONCE = 500  # images in memory while decoding
 
 
@@ -47,9 +47,8 @@ def decoded(images, folder):
 
 def key(images):
     """Hex SHA-256 of what decides the pixels."""
-    crop = ["square"] if images.source.square else []  # the validation crop is older than its name
     digest = hashlib.sha256(json.dumps(
-        [_VERSION, PIL.__version__, images.classes, images.image_size, *crop]).encode())
+        [_VERSION, PIL.__version__, images.classes, images.image_size, images.crop]).encode())
     with ThreadPoolExecutor(images.workers) as pool:  # each answer of a network disk takes a while
         stats = pool.map(os.stat, images.paths)
         for name, label, stat in zip(images.names, images.labels.tolist(), stats, strict=True):

@@ -4,6 +4,7 @@ open_real opens a split of a dataset, open_distilled the images of a run or of a
 give an ImageSet.
 """
 
+import contextlib
 import copy
 import functools
 import hashlib
@@ -11,6 +12,7 @@ import json
 import math
 import os
 import re
+import statistics
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,8 +23,8 @@ import torch
 from PIL import Image
 
 from data.augment import to_device
-from data.images import SUFFIXES, centre_crop, decode, square_crop, to_tensor
-from data.names import DATASETS, default_image_size, has_flips
+from data.images import SUFFIXES, decode, sized, to_tensor
+from data.names import DATASETS, crop_rule, default_image_size, has_flips
 from data.run_folder import read_manifest
 from utils.distributed import first_on_node, print0
 from utils.errors import UserError
@@ -42,16 +44,14 @@ _HASHED = 5_000  # files of a set that contents_hash reads: ImageNet whole would
 class Files:
     """Images that are files.
 
-    folder: of the class folders. paths: of the images. fit: what becomes of an image's own size.
-    "crop": it is resized and cropped, whatever it is; "keep": likewise, but an image of the right
-    size is taken as it is; "exact": another size is an error. square: whether the crop keeps the
-    whole short side (square_crop), else it is the validation crop (centre_crop).
+    folder: of the class folders. paths: of the images. crop: how an image of another size than the
+    set's is resized and cropped, validation or square (data.images.sized); None where another size
+    is an error.
     """
 
     folder: Path
     paths: list
-    fit: str = "crop"
-    square: bool = False
+    crop: str | None
 
     def picture(self, i):
         """Image number i as a PIL image in RGB, whole."""
@@ -60,14 +60,12 @@ class Files:
     def image(self, i, size):
         """Image number i at a side in pixels: uint8 [3, size, size]."""
         picture = self.picture(i)
-        if picture.size == (size, size) and self.fit != "crop":
-            return to_tensor(picture)
-        if self.fit == "exact":
+        if self.crop is None and picture.size != (size, size):
             width, height = picture.size
             raise UserError(f"{self.paths[i]}: {width}x{height} pixels, the others have "
                             f"{size}x{size}. Distilled images must be of one size.")
         try:
-            return square_crop(picture, size) if self.square else centre_crop(picture, size)
+            return sized(picture, size, self.crop)
         except ValueError as error:
             raise UserError(f"{self.paths[i]}: {error}. Cut off the ends of its long side, or "
                             "remove it.") from None
@@ -77,8 +75,8 @@ class Files:
         return f"{self.paths[i].parent.name}/{self.paths[i].name}"
 
     def origin(self, i):
-        """Words that say which image this is."""
-        return str(self.paths[i])
+        """Words that say which image this is, wherever the folder lies."""
+        return self.name(i)
 
     def sha256(self, i):
         """Hex SHA-256 of image number i."""
@@ -94,8 +92,7 @@ class Arrays:
 
     arrays: np.ndarray
     words: str = ""
-    folder = paths = None
-    square = False
+    folder = paths = crop = None
 
     def picture(self, i):
         """Image number i as a PIL image in RGB, whole."""
@@ -129,8 +126,8 @@ class ImageSet:
 
     dataset: one of DATASETS. classes: names in head order. labels: int64 tensor [N], index into
     classes. image_size: side S in pixels. source: Files or Arrays. workers: threads that decode.
-    flips: whether mirroring an image keeps its class. folder, paths: of images that are files,
-    None of those in memory.
+    flips: whether mirroring an image keeps its class. folder, paths, crop: of images that are files
+    (see Files), None of those in memory.
     """
 
     def __init__(self, dataset, classes, labels, image_size, source, workers=4):
@@ -138,7 +135,7 @@ class ImageSet:
         self.labels = torch.as_tensor(np.asarray(labels, dtype=np.int64))
         self.source, self.workers = source, max(1, workers)
         self.flips = has_flips(dataset)
-        self.folder, self.paths = source.folder, source.paths
+        self.folder, self.paths, self.crop = source.folder, source.paths, source.crop
 
     def __len__(self):
         return len(self.labels)
@@ -157,7 +154,7 @@ class ImageSet:
         return self.source.image(i, self.image_size)
 
     def origin(self, i):
-        """Words that say which image this is: a path, or a number in a dataset."""
+        """Words that say which image this is: "CLASS FOLDER/FILE", or a number in a dataset."""
         return self.source.origin(i)
 
     @functools.cached_property
@@ -303,21 +300,21 @@ def _room(shape, folder):
         return torch.from_file(file.name, shared=True, size=count, dtype=torch.uint8).view(shape)
 
 
-def open_real(dataset, split, root=None, image_size=None, classes=None, workers=4, square=False):
+def open_real(dataset, split, root=None, image_size=None, classes=None, workers=4, crop="auto"):
     """The "train" or "test" split of a dataset as an ImageSet.
 
     root: the class folders (imagefolder), or where torchvision keeps CIFAR; digits need none.
     classes: class names in head order that the images must follow (default: sorted folder names).
-    Where these are wnids, folders of other classes beside them are left alone. square: which crop,
-    see Files. Raises UserError for a wrong path, an empty class folder, other classes, or the
-    flat ILSVRC validation folder.
+    Where these are wnids, folders of other classes beside them are left alone. crop: one of
+    data.names.CROPS, of images that are files. Raises UserError for a wrong path, an empty class
+    folder, other classes, or the flat ILSVRC validation folder.
     """
     image_size = image_size or default_image_size(dataset)
     if dataset == "imagefolder":
         if root is None:
             option = "--train-dir" if split == "train" else "--val-dir"
             raise UserError(f"a folder of {split} images is needed: give {option}.")
-        return _open_folder(Path(root), split, image_size, classes, workers, square)
+        return _open_folder(Path(root), split, image_size, classes, workers, crop)
 
     own, arrays, labels = _digits(split) if dataset == "digits" else _cifar(dataset, split, root)
     if classes is not None and list(classes) != own:
@@ -327,29 +324,29 @@ def open_real(dataset, split, root=None, image_size=None, classes=None, workers=
     return ImageSet(dataset, own, labels, image_size, Arrays(arrays, f"{dataset} {split}"), workers)
 
 
-def _open_folder(root, split, image_size, classes, workers, square):
+def _open_folder(root, split, image_size, classes, workers, crop):
     folders = class_folders(root, _INSIDE[split])
     classes = list(folders) if classes is None else list(classes)
     _check_classes(root, list(folders), classes)
     paths = [path for name in classes for path in folders[name]]
     labels = [label for label, name in enumerate(classes) for _ in folders[name]]
-    source = Files(root, paths, square=square)
+    source = Files(root, paths, crop_rule(crop, image_size))
     return ImageSet("imagefolder", classes, labels, image_size, source, workers)
 
 
 def classes_alone(classes, image_size=None, workers=4):
     """The ImageSet of image folders that are not there: its classes and its size, no images."""
     size = image_size or default_image_size("imagefolder")
-    return ImageSet("imagefolder", classes, [], size, Files(None, []), workers)
+    return ImageSet("imagefolder", classes, [], size, Files(None, [], crop=None), workers)
 
 
-def open_distilled(folder, workers=4, image_size=None, square=False):
+def open_distilled(folder, workers=4, image_size=None, crop="auto"):
     """The images of a run, or of any tool, in ImageFolder's order, as an ImageSet.
 
     folder: nothing but class folders, such as results/NAME/images. Class names and dataset come
     from images.json beside it; without one, folder names are the classes. image_size: None for the
     images' own size, which must be one and square; else images of another size are resized and
-    cropped. square: which crop, see Files. Raises UserError when the folder is missing or was
+    cropped. crop: how, one of data.names.CROPS. Raises UserError when the folder is missing or was
     not completed.
     """
     folder = Path(folder)
@@ -367,7 +364,7 @@ def open_distilled(folder, workers=4, image_size=None, square=False):
     width, height = (image_size, image_size) if image_size else decode(paths[0]).size
     if width != height:
         raise UserError(f"{paths[0]}: {width}x{height} pixels, expected a square image.")
-    source = Files(folder, paths, "exact" if image_size is None else "keep", square)
+    source = Files(folder, paths, image_size and crop_rule(crop, image_size))
     return ImageSet(dataset, classes, labels, width, source, workers)
 
 
@@ -392,6 +389,33 @@ def _described(manifest, folders, folder):
                f"{max(counts.values())}. Was recover stopped, or an image removed? Running recover "
                "again completes the set.")
     return classes, dataset
+
+
+def typical_side(images):
+    """Median short side in pixels of the stored pictures of an ImageSet, of 20 of them at most.
+
+    They are evenly spaced. None where none of them can be read.
+    """
+    count, sides = min(20, len(images)), []
+    for i in range(count):
+        with contextlib.suppress(UserError):  # it will be named when it is needed
+            sides.append(min(images.picture(i * len(images) // count).size))
+    return int(statistics.median(sides)) if sides else None
+
+
+def note_enlarged(images):
+    """Print a note where training images are enlarged more than twice to the ImageSet's size.
+
+    The sizes that CIFAR and digits have by default are meant.
+    """
+    size, side = images.image_size, typical_side(images)
+    meant = images.dataset != "imagefolder" and size == default_image_size(images.dataset)
+    if not meant and side is not None and 2 * side < size:
+        multiple = 32 * math.ceil(side / 32)
+        near = f"{side}" if side == multiple else f"{side} (or {multiple})"
+        print0(f"note: the training images are about {side} px, --image-size is {size}: they are "
+               f"enlarged {size / side:.0f} times. Give --image-size {near}, to models.pretrain as "
+               "to recover, unless this is meant.")
 
 
 def class_folders(root, inside=()):

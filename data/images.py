@@ -62,6 +62,16 @@ def _check_header(path, image):
                         "or 16 bits. Convert it or remove it.")
 
 
+def sized(image, size, crop):
+    """A PIL image as uint8 [3, size, size]: as it is where it has this size, else cropped.
+
+    crop: validation (centre_crop) or square (square_crop).
+    """
+    if image.size == (size, size):
+        return to_tensor(image)
+    return square_crop(image, size) if crop == "square" else centre_crop(image, size)
+
+
 def centre_crop(image, size):
     """The validation transform on a PIL image: uint8 [3, size, size].
 
@@ -150,8 +160,9 @@ def save_grid(rows, path, row_names, column_names=None, cell=96):
     """Write a picture with one row of images per name, as PNG.
 
     rows: list of uint8 tensors [n, 3, H, W] of equal n. row_names: text to the left of each row.
-    column_names: text above each column. cell: least side of a cell in pixels. Small images are
-    enlarged by a whole factor without smoothing, so that their pixels can be seen.
+    column_names: text above each column. Text is cut where it does not fit. cell: least side of a
+    cell in pixels. Small images are enlarged by a whole factor without smoothing, so that their
+    pixels can be seen.
     """
     columns, _, height, width = rows[0].shape
     factor = max(1, cell // max(height, width))
@@ -165,8 +176,14 @@ def save_grid(rows, path, row_names, column_names=None, cell=96):
 
     draw = ImageDraw.Draw(canvas)
     for c, name in enumerate(column_names or []):
-        text = name[: cell_width // 6]  # a letter is about 6 pixels wide
+        text = _fitting(name, cell_width - gap, draw)
         draw.text((margin + c * cell_width + gap, 2), text, fill="black")
     for r, name in enumerate(row_names):
-        draw.text((4, header + r * cell_height + cell_height // 2 - 6), name, fill="black")
+        text = _fitting(name, margin - 4, draw)
+        draw.text((4, header + r * cell_height + cell_height // 2 - 6), text, fill="black")
     _write(canvas, path, "PNG")
+
+
+def _fitting(text, width, draw):
+    """As much of a text as fits into a width in pixels. draw: PIL's ImageDraw."""
+    return next(text[:n] for n in range(len(text), -1, -1) if draw.textlength(text[:n]) <= width)

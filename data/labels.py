@@ -77,8 +77,8 @@ class LabelStore:
 
     images: the ImageSet that was labelled. options: {name: value} from labels.json, named as
     relabel's options. plan_options: PlanOptions. number_format: of data.label_formats.
-    teachers: {name: fingerprint of its weights}. store: "files", or "none" where labels are to be
-    made on the fly.
+    teachers: {name: fingerprint of its weights}. stem: of the first one, None where labels.json
+    does not say it. store: "files", or "none" where labels are to be made on the fly.
     Raises UserError when images were renamed, added, removed or changed since they were labelled,
     or classes come in another order.
     """
@@ -90,7 +90,7 @@ class LabelStore:
         try:
             self.options = {**content["options"], "teacher_weights": content["teacher_weights"]}
             self.teachers, self.store = content["identity"]["teachers"], content["store"]
-            labelled = content["identity"]["images"]
+            self.stem, labelled = content.get("stem"), content["identity"]["images"]
             self.plan_options = plan_options(self.options, labelled["count"])
             self.number_format = format_of(self.options, len(labelled["classes"]))
             check_images(self.folder, labelled, images)

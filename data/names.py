@@ -1,7 +1,10 @@
 """Names that options offer, apart from the code behind them, which needs PyTorch."""
 
+import functools
+
 DATASETS = ("imagefolder", "cifar10", "cifar100", "digits")
 LABEL_FORMATS = ("fp16", "fp32", "int8", "topk")
+CROPS = ("auto", "validation", "square")  # of real image files, see crop_rule
 MIXES = {"cutmix": 1.0, "mixup": 0.8, "none": 1.0}  # alpha of Beta(alpha, alpha) by default (SRe2L)
 
 
@@ -14,6 +17,20 @@ AUGMENT_WORDS = (
 def default_image_size(dataset):
     """224 for image folders, 32 for CIFAR and digits."""
     return 224 if dataset == "imagefolder" else 32
+
+
+def crop_rule(crop, image_size, dataset="imagefolder"):
+    """How an image file that is not image_size x image_size becomes so: validation or square.
+
+    crop: one of CROPS. auto is square below 64 px, where the validation crop would throw away a
+    quarter of few pixels, and validation from there on. None for datasets in memory, whose images
+    are resized whole.
+    """
+    if dataset != "imagefolder":
+        return None
+    if crop == "auto":
+        return "square" if image_size < 64 else "validation"
+    return crop
 
 
 def has_flips(dataset):
@@ -29,3 +46,18 @@ def flip_probability(dataset):
 def largest_shift(size, at_32=4):
     """Largest shift in pixels of images of a side: 4 at 32 px (CIFAR), and in proportion."""
     return round(at_32 * size / 32)
+
+
+def class_words(name):
+    """What a class is called: the first English name of a wnid, another name as it is."""
+    try:
+        return _imagenet().label_name_to_description(name).split(",")[0]
+    except KeyError:
+        return name
+
+
+@functools.cache
+def _imagenet():
+    from timm.data import ImageNetInfo  # imports PyTorch
+
+    return ImageNetInfo()

@@ -14,6 +14,7 @@ results/NAME/
 import hashlib
 import json
 import platform
+from importlib import metadata
 from pathlib import Path
 
 from utils.errors import UserError
@@ -82,6 +83,18 @@ def _short(value):
     return text if len(text) <= 80 else text[:60] + f"... ({len(text)} characters)"
 
 
+def check_apart(option, folder, images):
+    """Raise UserError where a folder to write in would be, or be in, a class folder of images.
+
+    option: that gave the folder. images: the folder that holds the class folders, or None.
+    """
+    if images is not None:
+        inner, outer = Path(folder).resolve(), Path(images).resolve()
+        if outer in (inner, *inner.parents):
+            raise UserError(f"{option}: found {folder}, expected a folder outside the images in "
+                            f"{images}, where it would pass for a class. Choose another one.")
+
+
 def manifest_hash(content):
     """Hex SHA-256 of the parts of a manifest that change numbers: options and identity."""
     parts = [content.get("options"), content.get("identity")]
@@ -94,4 +107,4 @@ def versions():
     import torchvision
 
     return {"python": platform.python_version(), "torch": torch.__version__,
-            "torchvision": torchvision.__version__}
+            "torchvision": torchvision.__version__, "timm": metadata.version("timm")}

@@ -7,6 +7,7 @@ A file of weights says which network it holds; other tools' state dicts are read
 
 import copy
 import difflib
+import functools
 import hashlib
 import json
 import warnings
@@ -111,6 +112,16 @@ def build(name, num_classes, stem="imagenet", input_resize=None, seed=None, imag
         return wrap(net, name, num_classes, stem, input_resize, image_size)
     with seeded(*seed):
         return build(name, num_classes, stem, input_resize, None, image_size)
+
+
+def has_stem(name, stem, image_size=None):
+    """Whether networks of this name can have a stem. Nothing is allocated."""
+    try:
+        with torch.device("meta"):
+            build(name, 2, stem, image_size=image_size)
+    except UserError:
+        return False
+    return True
 
 
 def from_spec(spec):
@@ -245,6 +256,7 @@ def pick_outputs(network, columns):
     return state
 
 
+@functools.cache
 def head_keys(name):
     """Keys of the state dict whose first dimension is the class count."""
     with torch.device("meta"), warnings.catch_warnings():
@@ -286,16 +298,22 @@ def load_network(path, name=None, image_size=None, stem=None, input_resize=None)
     """
     path = Path(path)
     tensors, content = _read(path)
-    if "network" in content:
-        network = _network_of(content["network"], path)
+    if "network" not in content and name is None:
+        raise UserError(f"{path}: does not say which network it is. Name it, or save it with "
+                        "models.networks.save_network.")
+
+    def untrained():
+        if "network" in content:
+            return _network_of(content["network"], path)
+        return from_state(name, tensors, path, image_size, stem, input_resize)
+
+    with torch.device("meta"):  # a forged class count takes no memory before it is refused
+        network = untrained()
         if name not in (None, network.name):
             raise UserError(f"{path}: holds {network.name}, expected {name}. Rename the file or "
                             "choose another.")
-    elif name is None:
-        raise UserError(f"{path}: does not say which network it is. Name it, or save it with "
-                        "models.networks.save_network.")
-    else:
-        network = from_state(name, tensors, path, image_size, stem, input_resize)
+        matching(network, tensors, path)
+    network = untrained()
     fill(network, tensors, path)
     return network, content.get("about", {})
 
@@ -312,8 +330,30 @@ def _read(path):
     if not tensors or not all(isinstance(t, torch.Tensor) for t in tensors):
         raise UserError(f"{path}: holds no state dict of tensors. Save model.state_dict() and give "
                         "that file.")
+    _check_plain(state, path)
     # prefixes of DistributedDataParallel and torch.compile
     return {k.removeprefix("module.").removeprefix("_orig_mod."): v for k, v in state.items()}, {}
+
+
+def _check_plain(state, path):
+    """Raise UserError unless {key: tensor} of a file are parameters as load_state_dict takes them.
+
+    A tensor that repeats its memory (strides of 0) would be far larger in a network than here.
+    """
+    room = path.stat().st_size
+    for key, tensor in state.items():
+        if not isinstance(key, str):
+            raise UserError(f"{path}: a key of its state dict is {key!r}, expected names of "
+                            "parameters. Save model.state_dict() and give that file.")
+        plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not (
+            tensor.is_quantized or tensor.is_nested or tensor.is_complex())
+        if not plain:
+            raise UserError(f"{path}: {key} is a sparse, quantised, nested, complex or meta "
+                            "tensor, expected a plain one. Save the state dict of a network of "
+                            "plain numbers.")
+        if tensor.numel() * tensor.element_size() > room:
+            raise UserError(f"{path}: {key} has shape {list(tensor.shape)}, more numbers than the "
+                            "file holds. Save contiguous tensors.")
 
 
 def _network_of(spec, path):
@@ -333,6 +373,8 @@ def from_state(name, tensors, path, image_size=None, stem=None, input_resize=Non
     present = [key for key in keys if key in tensors]
     if not present:
         raise UserError(f"{path}: is not a state dict of {name} (no {' or '.join(keys)}).")
+    if not tensors[present[-1]].dim():
+        raise UserError(f"{path}: {present[-1]} is a single number, expected one per class.")
     num_classes = tensors[present[-1]].shape[0]
 
     first = tensors.get("conv1.weight")
@@ -341,8 +383,11 @@ def from_state(name, tensors, path, image_size=None, stem=None, input_resize=Non
     return build(name, num_classes, stem or "imagenet", input_resize, image_size=image_size)
 
 
-def fill(network, tensors, path):
-    """Copy a state dict into the network, without auxiliary heads. path: for the errors."""
+def matching(network, tensors, path):
+    """The tensors of a state dict that a network has, without auxiliary heads.
+
+    Raises UserError, with `path`, for missing or other ones and for other shapes.
+    """
     own = network.net.state_dict()
     tensors = {k: v for k, v in tensors.items() if k in own or not k.lower().startswith("aux")}
     missing, surplus = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
@@ -355,7 +400,12 @@ def fill(network, tensors, path):
         if value.shape != own[key].shape:
             raise UserError(f"{path}: {key} has shape {list(value.shape)}, {what} needs "
                             f"{list(own[key].shape)}.")
+    return tensors
 
-    tensors = OrderedDict(tensors)
-    tensors._metadata = own._metadata  # versions of modules, which MNASNet asks for
+
+def fill(network, tensors, path):
+    """Copy a state dict into the network. path: for the errors of `matching`."""
+    tensors = OrderedDict(matching(network, tensors, path))
+    # versions of modules, which MNASNet asks for
+    tensors._metadata = network.net.state_dict()._metadata
     network.net.load_state_dict(tensors, strict=False)

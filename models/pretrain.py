@@ -11,6 +11,7 @@ unfinished one. Under torchrun each process trains other networks.
 from dataclasses import asdict
 
 from data.names import default_image_size
+from data.run_folder import check_apart
 from models.pretrain_options import make_plans, parse
 from utils import distributed, options
 from utils.errors import UserError, memory_advice, own_work_begins, run_entry
@@ -31,7 +32,8 @@ def prepare(o):
 
     Every mistake in the options shows here, before the first epoch.
     """
-    from data.image_set import open_real  # here and below: --help does not wait for PyTorch
+    # --help does not wait for PyTorch
+    from data.image_set import note_enlarged, open_real
     from models.bn_statistics import has_batch_norm
     from models.networks import check_name
     from models.teacher_training import TeacherTraining
@@ -40,13 +42,17 @@ def prepare(o):
     threads = distributed.set_threads(o.run.threads)
     for name in o.networks.teachers:
         check_name(name)
+    if o.data.dataset == "imagefolder":
+        for folder in (o.data.train_dir, o.data.val_dir):
+            check_apart("--output-dir", o.run.output_dir, folder)
     check_writable(o.run.output_dir)
     remove_leftovers(o.run.output_dir)
 
     dataset, size = o.data.dataset, o.data.image_size or default_image_size(o.data.dataset)
     val_dir = o.data.val_dir or (None if dataset == "imagefolder" else o.data.train_dir)
-    train = open_real(dataset, "train", o.data.train_dir, size, workers=o.run.workers)
-    test = open_real(dataset, "test", val_dir, size, train.classes, o.run.workers)
+    train = open_real(dataset, "train", o.data.train_dir, size, workers=o.run.workers,
+                      crop=o.data.crop)
+    test = open_real(dataset, "test", val_dir, size, train.classes, o.run.workers, o.data.crop)
     plans = make_plans(o, size, has_batch_norm)
     for plan in plans:
         check_plan(plan, train)
@@ -59,6 +65,7 @@ def prepare(o):
                                 if value is not None and key != "name") for plan in plans},
         "shard": options.shard_words(shard), "device": device, "threads": threads,
         "output_dir": o.run.output_dir})
+    note_enlarged(train)
     mine = distributed.my_share(plans, shard)
     test_set = test.contents_hash()
     return [TeacherTraining(plan, train, test_set, o.run, device) for plan in mine], test

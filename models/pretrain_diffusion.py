@@ -8,6 +8,7 @@ skips a finished model and goes on inside an unfinished one.
 
 from dataclasses import asdict
 
+from data.run_folder import check_apart
 from models.diffusion_options import make_plan, parse
 from utils import distributed, options
 from utils.errors import UserError, memory_advice, run_entry, try_half
@@ -35,6 +36,8 @@ def prepare(o):
                         "one. Start this without torchrun (NGPU=1).")
     device = distributed.choose_device(o.run.device)
     threads = distributed.set_threads(o.run.threads)
+    if o.data.dataset == "imagefolder":
+        check_apart("--output-dir", o.run.output_dir, o.data.train_dir)
     check_writable(o.run.output_dir)
     remove_leftovers(o.run.output_dir)
 
@@ -43,7 +46,7 @@ def prepare(o):
     data, plan = o.data, make_plan(o)
     classes = None if data.classes is None else class_list(data.classes)
     images = open_real(data.dataset, "train", data.train_dir, plan.sample_size, classes,
-                       o.run.workers, square=True)
+                       o.run.workers, crop="square")
     options.print_options("models.pretrain_diffusion", {
         "dataset": f"{data.dataset}, {len(images)} images of {len(images.classes)} classes",
         **asdict(plan), "channels": data.channels, "precision": o.arithmetic.precision,

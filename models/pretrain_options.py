@@ -7,7 +7,7 @@ import argparse
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from data.names import DATASETS
+from data.names import CROPS, DATASETS
 from models.names import STEMS
 from utils import options
 from utils.errors import UserError
@@ -78,6 +78,10 @@ class Data:
     image_size: int | None = option(
         None, "side in pixels (default: 224, or 32 for CIFAR and digits)", group="data",
         type=options.positive_int)
+    crop: str = option(
+        "auto", "of image files that do not have this size, where no random crop is taken: "
+        "validation keeps 224/256 of the short side, square keeps all of it, auto: square below 64 "
+        "px", choices=CROPS)
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,8 @@ class TeacherTraining:
         stem = run.output_dir / networks.file_stem(plan.name)
         self.weights, self.manifest, self.state = (
             stem.with_name(stem.name + suffix) for suffix in (".safetensors", ".json", ".state.pt"))
-        self.options = {"dataset": train.dataset, "image_size": train.image_size, **asdict(plan)}
+        self.options = {"dataset": train.dataset, "image_size": train.image_size,
+                        "crop": train.crop, **asdict(plan)}
         self.content = {
             "options": self.options,
             "identity": {"classes": train.classes, "train_images": train.contents_hash(),

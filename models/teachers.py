@@ -3,6 +3,7 @@
 Weights are published ones, or a folder's.
 """
 
+import argparse
 import os
 import urllib.error
 from pathlib import Path
@@ -15,7 +16,7 @@ from torchvision import models as torchvision_models
 from data.image_set import is_numbered
 from models import networks
 from utils import options
-from utils.checkpoint import first_line
+from utils.checkpoint import first_line, read_header
 from utils.distributed import first_on_node
 from utils.errors import UserError
 
@@ -31,7 +32,8 @@ def load_teachers(names, weights, classes, device, image_size=None, head="classe
     .pth or .pt (timm_NAME for timm/NAME).
     classes: class names of the data in head order. A head that knows its class names (those of
     models.pretrain do; ImageNet heads are known by wnid) is fitted to them.
-    image_size: side in pixels of the images they will see, checked if given.
+    image_size: side in pixels of the images they will see, checked if given: networks must be able
+    to take it, and files of models.pretrain must have been trained at it.
     head: what becomes of a head that knows more classes, see fit_head.
     Under torchrun every rank calls this with the same names: local rank 0 fetches first.
     Raises UserError for an unknown name, missing weights and classes that do not fit.
@@ -49,6 +51,7 @@ def load_teachers(names, weights, classes, device, image_size=None, head="classe
 
         network = fit_head(network, classes, head)
         if image_size is not None:
+            check_trained_size(network, image_size)
             networks.check_image_size(network, image_size)
         teachers[name] = network.requires_grad_(False).eval().to(device)
     return teachers
@@ -59,7 +62,11 @@ def weights_folder(weights):
 
     A relative path is relative to the caller's folder.
     """
-    folder = options.path(str(weights))
+    try:
+        folder = options.path(str(weights))
+    except (argparse.ArgumentTypeError, RuntimeError) as error:  # "~nobody/weights"
+        raise UserError(f"--teacher-weights {str(weights)!r}: {error}. Give a folder of teacher "
+                        "weights, or a weights name such as IMAGENET1K_V1.") from None
     if folder.is_dir():
         return folder
     if isinstance(weights, Path) or os.sep in str(weights) or str(weights).startswith((".", "~")):
@@ -68,16 +75,50 @@ def weights_folder(weights):
     return None
 
 
+def trained_size(names, weights):
+    """Side in pixels of the images that the teachers in a folder were trained on, or None.
+
+    names, weights: as for load_teachers. The files of models.pretrain say it; other files, networks
+    without a file and published weights do not. Raises UserError where two of them differ.
+    """
+    folder, first = weights_folder(weights), None
+    for name in dict.fromkeys(names) if folder else ():
+        path = _file(name, folder)
+        if path is None or path.suffix != ".safetensors":
+            continue
+        spec = read_header(path).get("network")
+        size = spec.get("image_size") if isinstance(spec, dict) else None
+        if not isinstance(size, int):
+            continue
+        first = first or (path, size)
+        if size != first[1]:
+            raise UserError(f"{path} was trained on images of {size} px, {first[0]} on images of "
+                            f"{first[1]} px. Choose teachers of one size.")
+    return first and first[1]
+
+
+def check_trained_size(network, size):
+    """Raise UserError for a network whose file says that its training images had another size."""
+    if network.image_size not in (None, size):
+        raise UserError(f"{network.name}: was trained on images of {network.image_size} px, found "
+                        f"{size} px. Make the images at its size (recover --image-size "
+                        f"{network.image_size}), or choose teachers trained at {size} px.")
+
+
+def _file(name, folder):
+    """The file of a network's weights in a folder, or None."""
+    paths = (folder / (networks.file_stem(name) + suffix) for suffix in _SUFFIXES)
+    return next((path for path in paths if path.exists()), None)
+
+
 def _from_folder(name, folder, image_size):
-    stem = networks.file_stem(name)
-    for suffix in _SUFFIXES:
-        path = folder / (stem + suffix)
-        if path.exists():
-            return networks.load_network(path, name, image_size)[0]
+    path = _file(name, folder)
+    if path is not None:
+        return networks.load_network(path, name, image_size)[0]
     present = sorted(p.name for p in folder.iterdir() if p.suffix in _SUFFIXES)
     contents = f"found {', '.join(present)}" if present else "it holds no weights"
-    raise UserError(f"{folder}: no {stem}.safetensors (or .pth); {contents}. Train it with python "
-                    f"-m models.pretrain --teachers {name}.")
+    raise UserError(f"{folder}: no {networks.file_stem(name)}.safetensors (or .pth); {contents}. "
+                    f"Train it with python -m models.pretrain --teachers {name}.")
 
 
 def _from_torchvision(name, weights):

@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 import torch
 
 from data.class_lists import class_list
-from data.image_set import ImageSet, classes_alone, open_real
-from data.run_folder import settle_manifest, versions
+from data.image_set import ImageSet, classes_alone, note_enlarged, open_real
+from data.run_folder import check_apart, settle_manifest, versions
 from models.networks import check_name, fingerprint
-from models.teachers import load_teachers
+from models.teachers import load_teachers, trained_size
 from recover import ranking
 from recover.alignment import build_alignments, has_layers
 from recover.estimate import propose_units, seconds_per_image_step, unit_seconds
 from recover.options import RANKED, Options, manifest_options, needs_images, resolve
 from recover.priors.measured import check_images
-from recover.start import Starts, check_teacher
+from recover.start import Starts, check_teachers
 from recover.synthesize import synthesize
 from recover.unit_files import RESTART, UnitFiles
 from recover.unit_run import UnitRun
@@ -36,7 +36,8 @@ class Job:
     options: resolved. real: ImageSet of the training images. shard: (I, N). starts: start images.
     units: of the whole run. networks: {name: Network}. weights: {name: fingerprint}. files: of the
     run folder. work: lists of units that share forwards, the unfinished ones of this rank.
-    alignments: {teacher: alignment}, filled when the work begins.
+    alignments: {teacher: alignment}, filled when the work begins. balanced: False once a unit was
+    found in which an addend of the loss outweighs the others.
     """
 
     options: Options
@@ -50,6 +51,7 @@ class Job:
     files: UnitFiles
     work: list
     alignments: dict = field(default_factory=dict)
+    balanced: bool = True
 
     @property
     def verifier(self):
@@ -61,12 +63,13 @@ def prepare(options):
     """Open the images, plan the units, load the networks, and refuse what cannot work."""
     device, threads = start(options)
     run = options.run
+    check_names(options)
     real = open_images(options)
     options, shard = resolve(options, real), settle_shard(run.shard)
-    check_names(options)
     print_options("recover", {"preset": options.preset, **shown(options),
                               "classes": len(real.classes), "shard": shard_words(shard),
                               "device": device, "threads": threads})
+    note_enlarged(real)
     check_writable(run.output_dir)
     remove_leftovers(run.output_dir)
 
@@ -82,17 +85,13 @@ def prepare(options):
               my_work(options, units, files, weights, shard))
 
     # images.json ties the folder to its options, so first see that the images can be made.
-    if job.work and not len(real):
-        distributed.print0("note: there are no real images to measure the teachers' accuracy on")
-    elif job.work and run.min_teacher_accuracy != 0:
-        for name in sorted(choosers(options, units) & set(networks)):
-            check_teacher(name, networks[name], real, run.min_teacher_accuracy, device)
+    accuracies = measure_teachers(job) if job.work or not files.manifest.exists() else {}
     if options.start.start in RANKED:
         ranking.check(options, real)
     check_images(real, options.matching)
     check_space("recover", run.output_dir, files.space(units, options),
                 "Choose another --output-dir, a smaller --ipc-end, or --image-format jpg.")
-    settle_manifest(files.manifest, manifest(job, threads), RESTART)
+    settle_manifest(files.manifest, manifest(job, threads, accuracies), RESTART)
     return job
 
 
@@ -102,10 +101,9 @@ def work(job):
     if options.start.start in RANKED:
         ranking.settle_selection(options, job.real, networks[options.start.ranker], job.device)
     if options.optimisation.iteration and (job.work or distributed.world_size() > 1):
-        bn_teachers = set().union(*(unit.possible_bn for unit in job.units))
-        guides = bn_teachers.union(*(unit.possible_logit for unit in job.units))
+        logit, bn = guides(job.units)
         job.alignments = build_alignments(
-            {name: network for name, network in networks.items() if name in guides}, bn_teachers,
+            {name: network for name, network in networks.items() if name in logit | bn}, bn,
             options, job.real, job.device)  # ranks measure statistics together
 
     with memory_advice(smaller_step(options)):
@@ -134,31 +132,61 @@ def start(options):
 
 def open_images(options):
     """The training images; without --train-dir their classes alone, where these are enough."""
-    data, workers = options.data, options.run.workers
+    data, run = options.data, options.run
+    if data.dataset == "imagefolder":
+        check_apart("--output-dir", run.output_dir / "images", data.train_dir)
+    size = data.image_size or trained_size(all_names(options), run.teacher_weights)
     classes = data.classes and class_list(data.classes)
     if data.dataset != "imagefolder" or data.train_dir is not None:
-        return open_real(data.dataset, "train", data.train_dir, data.image_size, classes, workers,
-                         square=data.crop == "square")
+        return open_real(data.dataset, "train", data.train_dir, size, classes, run.workers,
+                         data.crop)
     if what := needs_images(options):
         raise UserError(f"{what} needs real images, found no --train-dir (TRAIN_DIR in the "
                         "scripts). Give it. Only --start noise with --classes does without.")
     if classes is None:
         raise UserError("--start noise without --train-dir knows no classes, found no --classes. "
                         "Give a list of them, or --train-dir (TRAIN_DIR in the scripts).")
-    return classes_alone(classes, data.image_size, workers)
+    return classes_alone(classes, size, run.workers)
+
+
+def all_names(options):
+    """Names of all networks that options name, also of those that nothing would draw."""
+    names = [*options.law.everyone, options.start.ranker, options.run.verifier]
+    return list(filter(None, names))
 
 
 def check_names(options):
-    """Raise UserError for a network that does not exist, also one that nothing would draw."""
-    names = [*options.law.everyone, options.start.ranker, options.run.verifier]
-    for name in filter(None, names):
+    """Raise UserError for a network that does not exist."""
+    for name in all_names(options):
         check_name(name)
 
 
-def choosers(options, units):
-    """Names of the networks that must know the real classes: logit teachers and the ranker."""
-    logit = set().union(*(unit.possible_logit for unit in units))
-    return logit | ({options.start.ranker} if options.start.start in RANKED else set())
+def measure_teachers(job):
+    """check_teachers of every network that will run. {} where nothing is measured."""
+    least = job.options.run.min_teacher_accuracy
+    if least == 0 or not job.networks:
+        return {}
+    if not len(job.real):
+        distributed.print0("note: there are no real images to measure the teachers' accuracy on")
+        return {}
+    return check_teachers(job.networks, roles(job), job.real, least, job.device)
+
+
+def roles(job):
+    """{name: words for what it does} of every network that will run."""
+    start, run = job.options.start, job.options.run
+    names = {"ranker": {start.ranker} if start.start in RANKED else set()}
+    if job.options.optimisation.iteration:
+        logit, bn = guides(job.units)
+        names = {"logit": logit, "BN": bn, **names, "verifier": {run.verifier}}
+    return {name: [role for role, members in names.items() if name in members]
+            for name in job.networks}
+
+
+def guides(units):
+    """Names of the possible (logit teachers, BN teachers) of units."""
+    return (set().union(*(unit.possible_logit for unit in units)),
+            set().union(*(unit.possible_bn for unit in units)))
 
 
 def load_networks(options, units, classes, device):
@@ -168,8 +196,7 @@ def load_networks(options, units, classes, device):
     """
     names = [options.start.ranker] if options.start.start in RANKED else []
     if options.optimisation.iteration:
-        logit = set().union(*(unit.possible_logit for unit in units))
-        bn = set().union(*(unit.possible_bn for unit in units))
+        logit, bn = guides(units)
         names += [name for name in options.law.everyone
                   if name in logit or (name in bn and has_layers(name, options))]
         names += filter(None, [options.run.verifier])
@@ -189,8 +216,8 @@ def my_work(options, units, files, weights, shard):
     return [left for units in mine for left in files.unfinished(units, weights)]
 
 
-def manifest(job, threads):
-    """The content of images.json."""
+def manifest(job, threads, accuracies):
+    """The content of images.json. accuracies: of measure_teachers, for the reader alone."""
     options, real = job.options, job.real
     train_images = real.contents_hash() if len(real) else None
     slices = options.optimisation.ipc_start, options.optimisation.ipc_end
@@ -198,6 +225,7 @@ def manifest(job, threads):
         "preset": options.preset,
         "preset_changed": sorted(options.changed & set(manifest_options(options))),
         "options": manifest_options(options), "teacher_weights": str(options.run.teacher_weights),
+        "teachers": accuracies,
         "identity": {"classes": real.classes, "train_images": train_images,
                      "start_images": job.starts.identity},
         "asked": slices, "id_digits": job.files.id_digits, "threads": threads,

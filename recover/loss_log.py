@@ -1,8 +1,11 @@
 """Loss terms of a unit, copied from the device to the host now and then without waiting for it."""
 
+import collections
 import math
 
 import torch
+
+LATEST = 50  # steps
 
 
 class LossLog:
@@ -10,12 +13,12 @@ class LossLog:
 
     Terms are handed over as tensors at every step and stay on the device until a row is kept. Then
     all that have gathered start on their way to the host together, and become numbers when the copy
-    has arrived. rows: the kept ones. bad: the first (step, {term: number}) with a term that is not
-    finite, kept or not, or None.
+    has arrived. rows: the kept ones. latest: those of the last LATEST steps, kept or not. bad: the
+    first one with a term that is not finite, kept or not, or None.
     """
 
     def __init__(self):
-        self.rows, self.bad = [], None
+        self.rows, self.bad, self.latest = [], None, collections.deque(maxlen=LATEST)
         self._gathered, self._copying = [], []
 
     def add(self, step, terms, keep=True):
@@ -46,6 +49,7 @@ class LossLog:
             values = iter(values.tolist())
             for step, names, keep in entries:
                 row = step, {name: next(values) for name in names}
+                self.latest.append(row)
                 if self.bad is None and first_bad_term(row) is not None:
                     self.bad = row
                 if keep:

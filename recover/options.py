@@ -7,7 +7,7 @@ differ. Imports no PyTorch.
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.names import AUGMENT_WORDS, AUGMENTS, DATASETS, flip_probability
+from data.names import AUGMENT_WORDS, AUGMENTS, CROPS, DATASETS, crop_rule, flip_probability
 from models.names import HEADS
 from recover.presets import POOL, PRESETS
 from utils import options, schedules
@@ -33,11 +33,11 @@ class Data:
         "class folders with commas between them: the classes to distil, in this order (default: "
         "all)", group="data", metavar="LIST")
     image_size: int | None = option(
-        None, "side in pixels (default: 224, or 32 for CIFAR and digits)", group="data",
-        type=options.positive_int)
+        None, "side in pixels (default: what the teachers' files were trained at; else 224, or 32 "
+        "for CIFAR and digits)", group="data", type=options.positive_int)
     crop: str = option(
-        "validation", "of real images: validation keeps 224/256 of the short side, square keeps "
-        "all of it", choices=("validation", "square"))
+        "auto", "of real image files that do not have this size: validation keeps 224/256 of the "
+        "short side, square keeps all of it, auto: square below 64 px", choices=CROPS)
     image_format: str = option(
         "auto", "auto: jpg as in the paper, png below 64 px where JPEG's loss shows in BatchNorm "
         "statistics", choices=("auto", "jpg", "png"))
@@ -232,7 +232,7 @@ class RecoverRun(SharedRun):
         "IMAGENET1K_V1", "name of published torchvision weights, or a folder of NAME.safetensors / "
         "NAME.pth", group="data", changes_result=False)
     min_teacher_accuracy: float | None = option(
-        None, "stop if a logit teacher gets fewer of the real images right; 0: do not measure "
+        None, "stop if a logit teacher gets fewer of the real images right; 0: measure no teacher "
         "(default: a tenth of the way from chance to 100)", changes_result=False,
         type=options.weight, metavar="PERCENT")
     log_every: int = option(100, "steps between lines of loss terms", changes_result=False,
@@ -333,6 +333,7 @@ def resolve(o, images):
     auto = "png" if size < 64 else "jpg"
     return options.with_values(
         o, image_size=size, bn_teachers=tuple(o.law.pool),
+        crop=crop_rule(o.data.crop, size, o.data.dataset),
         image_format=auto if o.data.image_format == "auto" else o.data.image_format,
         ranker=o.start.ranker or o.law.primary_teacher,
         flip_prob=flip_probability(images.dataset) if o.optimisation.flip_prob is None

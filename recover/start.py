@@ -1,4 +1,4 @@
-"""What images start from, and whether a logit teacher knows the real images at all."""
+"""What images start from, and how well the teachers know the real images."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,6 +16,7 @@ from utils.errors import UserError
 from utils.seeding import stream
 
 ACCURACY_IMAGES = 1000  # real images that a teacher is measured on, about
+CHOOSERS = {"logit", "ranker"}  # roles of networks that must know the classes
 
 
 class Starts:
@@ -30,7 +31,8 @@ class Starts:
     def __init__(self, real, options, run):
         self.real, self.options, self.run, self.source = real, options, run, real
         if options.start.start_dir:
-            folder = open_distilled(options.start.start_dir, options.run.workers, real.image_size)
+            folder = open_distilled(options.start.start_dir, options.run.workers, real.image_size,
+                                    options.data.crop or "auto")
             self.source = folder.ordered_as(real.classes)
 
     @property
@@ -92,27 +94,47 @@ class Starts:
         return int(indices[place])
 
 
-def check_teacher(name, network, real, least, device):
-    """Measure a logit teacher on real images and refuse one near chance: no image can come of it.
+def check_teachers(networks, roles, real, least, device):
+    """Measure networks on real images, and refuse a chooser near chance: no image can come of it.
 
-    All outputs of its head compete. The images are the first of every class, then the second, up to
-    about a thousand. name: of the teacher. real: ImageSet. least: accuracy in per cent that is
-    demanded, None for a tenth of the way from chance to 100.
+    A BN teacher near chance gives a note. All outputs of a head compete. networks: {name: Network}.
+    roles: {name: words such as ["logit", "BN"]}. real: ImageSet. least: accuracy in per cent that
+    is demanded, None for a tenth of the way from chance to 100. Prints a line of each network.
+    Returns {name: {"top1": per cent, "images": how many}}.
     """
+    indices = first_images(real, ACCURACY_IMAGES)
+    pixels, labels = real.pixels(indices), real.labels[indices]
+    width = max(map(len, networks))
+    print0(f"teachers on {len(indices)} real images: top-1, and what they are for")
+
+    measured, doubtful = {}, []
+    for name, network in sorted(networks.items()):
+        top1 = accuracy(network, pixels, head_labels(network, labels.to(device)), device)["top1"]
+        measured[name] = {"top1": top1, "images": len(indices)}
+        chance = 100 / network.num_classes
+        near_chance = chance + (100 - chance) / 10
+        print0(f"  {name:<{width}}  {top1:5.1f} % (chance {chance:.1f} %)  "
+               f"{', '.join(roles[name])}")
+
+        demanded = near_chance if least is None else least
+        if top1 < demanded and CHOOSERS & set(roles[name]):
+            raise UserError(f"{name} classifies {top1:.1f} % of the real images right (chance "
+                            f"{chance:.1f} %), expected at least {demanded:.1f} %. Probably the "
+                            "class folders are in another order than the teacher's head, or these "
+                            "weights belong to another dataset or image size. "
+                            "--min-teacher-accuracy sets the limit; 0 switches this off.")
+        if top1 < near_chance and "BN" in roles[name]:
+            doubtful.append(name)
+    for name in doubtful:
+        print0(f"note: {name} is near chance. Was it trained on this dataset? A BN teacher of "
+               "another one pulls the images towards that one's statistics.")
+    return measured
+
+
+def first_images(real, most):
+    """Indices of the first image of every class, then of the second, up to about `most`."""
     indices, depth = [], 0
-    while len(indices) < ACCURACY_IMAGES and depth < max(map(len, real.by_class)):
+    while len(indices) < most and depth < max(map(len, real.by_class)):
         indices += [int(images[depth]) for images in real.by_class if len(images) > depth]
         depth += 1
-    labels = head_labels(network, real.labels[indices].to(device))
-    top1 = accuracy(network, real.pixels(indices), labels, device)["top1"]
-
-    chance = 100 / network.num_classes
-    least = chance + (100 - chance) / 10 if least is None else least
-    print0(f"{name} classifies {top1:.1f} % of {len(indices)} real images right "
-           f"(chance {chance:.1f} %)")
-    if top1 < least:
-        raise UserError(f"{name} classifies {top1:.1f} % of the real images right (chance "
-                        f"{chance:.1f} %), expected at least {least:.1f} %. Probably the class "
-                        "folders are in another order than the teacher's head, or these weights "
-                        "belong to another dataset or image size. --min-teacher-accuracy sets the "
-                        "limit; 0 switches this off.")
+    return indices

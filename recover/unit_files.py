@@ -3,6 +3,7 @@
 import contextlib
 
 from data import images
+from data.names import class_words
 from data.run_folder import read_manifest
 from utils import checkpoint
 from utils.errors import UserError
@@ -109,29 +110,44 @@ class UnitFiles:
         """
         paths, files = self.image_paths(unit), {}
         try:
-            for path, image in zip(paths, pixels, strict=True):
-                images.save(image, path)
-                files[str(path.relative_to(self.run))] = sha256_file(path)
+            with self._not_removed():
+                for path, image in zip(paths, pixels, strict=True):
+                    images.save(image, path)
+                    files[str(path.relative_to(self.run))] = sha256_file(path)
         except BaseException:  # part of a unit would pass for a smaller set of images
             _remove(paths)
             raise
 
-        if unit.preview is not None:
-            rows = {**rows, "result": pixels}
-            count = min(PREVIEW_IMAGES, *map(len, rows.values()))
-            names = [class_names[c] for c in unit.classes[:count]]
-            path = self.run / "previews" / f"{unit.preview}.png"
-            images.save_grid([row[:count] for row in rows.values()], path, list(rows), names)
-        start = dict(zip(files, record["start"], strict=True))
-        write_json(self.record_path(unit.name), {**record, "start": start, "files": files})
+        with self._not_removed():
+            if unit.preview is not None:
+                self._save_preview(unit, {**rows, "result": pixels}, class_names)
+            start = dict(zip(files, record["start"], strict=True))
+            write_json(self.record_path(unit.name), {**record, "start": start, "files": files})
+
+    def _save_preview(self, unit, rows, class_names):
+        count = min(PREVIEW_IMAGES, *map(len, rows.values()))
+        names = [class_words(class_names[c]) for c in unit.classes[:count]]
+        path = self.run / "previews" / f"{unit.preview}.png"
+        images.save_grid([row[:count] for row in rows.values()], path, list(rows), names)
+
+    @contextlib.contextmanager
+    def _not_removed(self):
+        """Raise UserError where the run folder was removed: what is written then has no options."""
+        try:
+            self.manifest.stat()
+            yield
+        except FileNotFoundError as error:
+            raise UserError(f"{error.filename or self.run}: was removed while recover worked. Run "
+                            "the same command again.") from None
 
     def save_checkpoint(self, units, states, next_step, seconds):
         """Keep what is needed to go on with some units at next_step. seconds: spent so far."""
         tensors = {f"{state.unit.name}.{name}": tensor for state in states
                    for name, tensor in state.tensors().items()}
         log = {state.unit.name: state.log.rows for state in states}
-        checkpoint.save_tensors(self.checkpoint_path(units), tensors,
-                                {"next_step": next_step, "seconds": seconds, "log": log})
+        with self._not_removed():
+            checkpoint.save_tensors(self.checkpoint_path(units), tensors,
+                                    {"next_step": next_step, "seconds": seconds, "log": log})
 
     def load_checkpoint(self, units, states):
         """Restore states; returns (next step, seconds spent), zeros without a checkpoint."""

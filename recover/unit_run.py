@@ -7,6 +7,7 @@ import torch
 from data import images
 from models.evaluate import accuracy
 from models.networks import head_labels
+from recover import balance
 from recover.loss_log import first_bad_term
 from recover.synthesize import UnitState
 from utils.errors import UserError
@@ -60,7 +61,8 @@ class UnitRun:
         if step % self.options.run.log_every == 0:
             for state in active:
                 self.report(state, state.log.arrived())
-                self.verify(state, step)
+                if step < state.unit.steps - 1:  # after its last step `save` does
+                    self.verify(state, step)
 
     def keep(self, step, active):
         """Save a checkpoint every checkpoint_every steps, while a unit has steps left."""
@@ -72,14 +74,27 @@ class UnitRun:
             self.files.save_checkpoint(self.units, self.states, step + 1, self.seconds())
 
     def verify(self, state, step):
-        """Print how many images a network that does not guide them classifies right (SRe2L)."""
-        verifier = self.job.verifier
-        if verifier is not None:
-            pixels = images.to_uint8(state.x.detach())
-            labels = head_labels(verifier, state.labels)
-            top1 = accuracy(verifier, pixels, labels, self.job.device)["top1"]
-            write_above(self.bar, f"{state.unit.name} step {step}/{state.unit.steps}  verifier "
-                                  f"{verifier.name} {top1:.1f} %")
+        """Print how many images a network that does not guide them classifies right (SRe2L).
+
+        Returns {"name", "top1"}, or None without such a network.
+        """
+        verifier, unit = self.job.verifier, state.unit
+        if verifier is None:
+            return None
+        pixels = images.to_uint8(state.x.detach())
+        labels = head_labels(verifier, state.labels)
+        top1 = accuracy(verifier, pixels, labels, self.job.device)["top1"]
+        write_above(self.bar, f"{unit.name} step {step}/{unit.steps}  verifier {verifier.name} "
+                              f"{top1:.1f} %")
+        return {"name": verifier.name, "top1": top1}
+
+    def note_balance(self, state):
+        """Say it where an addend of a unit's loss outweighs the others, once a run."""
+        if self.job.balanced:
+            sentence = balance.note(state, self.job.alignments, self.options.losses)
+            if sentence is not None:
+                write_above(self.bar, f"note: {state.unit.name}: {sentence}")
+                self.job.balanced = False
 
     def report(self, state, rows):
         """Print rows of loss terms. Raises UserError when those of any step were not finite."""
@@ -119,10 +134,12 @@ class UnitRun:
         """Write the images of a unit after its last step, and its record."""
         unit, guided = state.unit, state.unit.steps > 0
         self.report(state, state.log.finish())
-        starts = self.starts[unit]
+        starts, verified = self.starts[unit], None
         pixels = starts  # normalising and back would lose a level
         if guided:
             self.check_finite(state, unit.steps)
+            self.note_balance(state)
+            verified = self.verify(state, unit.steps - 1)
             pixels = images.to_uint8(state.x.detach()).cpu()
 
         teachers = {"logit_teacher": None, "bn_teachers": []}
@@ -139,6 +156,7 @@ class UnitRun:
             "start": self.origins[unit],
             "units_together": [other.name for other in self.units],
             "terms": [{"step": step, **terms} for step, terms in state.log.rows],
+            "verifier": verified,
             "seconds": self.seconds(),
         }
         rows = {"start": starts}

@@ -12,6 +12,7 @@ from utils import schedules
 from utils.errors import UserError
 
 PREVIEWS = 20  # slices, or units of the class layout, that get a preview picture
+MOST_IMAGES = 10_000_000  # in a plan, which lies in memory: eight times ImageNet
 
 
 @dataclass(frozen=True)
@@ -71,16 +72,21 @@ def plan_units(options, available, class_names):
 
     options: recover.options.Options. available: start images of each class, None where there is no
     end of them. Slices below ipc_start are left out, but counted in the numbers of the others.
-    Raises UserError when nothing is left.
+    Raises UserError when nothing is left, and for more than MOST_IMAGES.
     """
     o, draws = options.optimisation, TeacherDraws(options.law, options.run.seed)
+    # From the slice on that no class has an image for, all are empty.
+    ipc_end = o.ipc_end if available is None else min(o.ipc_end, max(available) + 1)
+    if ipc_end * len(class_names) > MOST_IMAGES:
+        raise UserError(f"--ipc-end {o.ipc_end}: {ipc_end * len(class_names):,} images of "
+                        f"{len(class_names)} classes, expected at most {MOST_IMAGES:,}. Lower it.")
     slices = [classes_of_slice(ipc_id, available, class_names, options.data.allow_short_classes)
-              for ipc_id in range(o.ipc_end)]
+              for ipc_id in range(ipc_end)]
     if o.batch_layout == "class":
         units = class_units(slices, o.batch_size, o.iteration, o.early_late, draws)
     else:
         steps = [schedules.recover_steps(ipc_id, o.iteration, o.steps == "varied")
-                 for ipc_id in range(o.ipc_end)]
+                 for ipc_id in range(ipc_end)]
         units = [unit for unit in slice_units(slices, o.batch_size, steps, draws)
                  if unit.ipc_ids[0] >= o.ipc_start]
     if not units:

@@ -3,6 +3,7 @@
     python -m relabel.generate_soft_label --output-dir results/prism_r18_ipc10
 """
 
+from data.run_folder import check_apart, settle_manifest, versions
 from relabel.options import manifest_options, parse, resolve
 from utils import distributed, options
 from utils.errors import memory_advice, own_work_begins, run_entry, try_half
@@ -34,6 +35,7 @@ def prepare(o):
     o = resolve(o, images)
     folder, kept = o.data.fkd_path, manifest_options(o, images)
     format_of(kept, len(images.classes))  # refuses a --label-top-k that does not fit
+    check_apart("--output-dir or --fkd-path", folder, images.folder)
     print_options(o, images, device, threads)
     check_writable(folder)
     remove_leftovers(folder)
@@ -70,7 +72,6 @@ def changed(o, images):
 
 def describe(o, images, teachers):
     """The content of labels.json. o: resolved options. teachers: {name: Network}."""
-    from data.run_folder import versions
     from models.networks import fingerprint
     from models.teachers import weights_folder
 
@@ -79,7 +80,7 @@ def describe(o, images, teachers):
     return {"preset": o.preset, "preset_changed": changed(o, images),
             "options": manifest_options(o, images), "store": o.stored.label_store,
             "asked": (0, o.stored.epochs if o.stored.label_store == "files" else 0),
-            "teacher_weights": str(weights),
+            "teacher_weights": str(weights), "stem": teachers[o.teachers.teachers[0]].stem,
             "identity": {"images": images.identity, "teachers": hashes}, "versions": versions()}
 
 
@@ -90,7 +91,6 @@ def settle(labelling, manifest):
     which changes no number.
     """
     from data.epoch_plan import draw_plan
-    from data.run_folder import settle_manifest
 
     path = labelling.folder / "labels.json"
     if not path.exists():  # it ties the folder to these images: first see that they can be labelled

@@ -6,8 +6,9 @@ import matplotlib
 import torch
 from matplotlib.figure import Figure
 
+from data.names import class_words
 from report.options import EMBEDDINGS
-from report.sets import choose_classes, features, of_class, open_with_network, titles
+from report.sets import choose_classes, features, of_class, open_with_network
 from utils.errors import UserError
 from utils.plots import save_figure
 from utils.progress import progress_bar
@@ -38,7 +39,7 @@ def fig1(options):
 
     panels = {name: (panel, sets[name].labels[indices[name]])
               for name, panel in zip(sets, points, strict=True)}
-    legend = dict(zip(labels, titles([names[label] for label in labels]), strict=True))
+    legend = {label: class_words(names[label]) for label in labels}
     title = (f"{EMBEDDINGS[method]} of {network.name}'s penultimate features, "
              "all sets embedded together")
     save_figure(draw(panels, legend, title), options.sets.output)

@@ -7,6 +7,7 @@ ROOT=$(cd "$(dirname "$0")/.." && pwd)             # the project's root
 TABLES=${TABLES:-$ROOT/results/tables}             # where the run folders are
 RUNS=${RUNS:-SRe2L=$TABLES/sre2l_real_ipc10
              PRISM=$TABLES/prism_r18_ipc10}        # no spaces in a folder
+TRAIN_DIR=${TRAIN_DIR:-}                           # training images, which the images start from
 SLICES=${SLICES:-0}                                # which images of a class
 OUTPUT=${OUTPUT:-$ROOT/results/figures/fig5.png}   # .png
 # ---- nothing to edit below ----
@@ -16,4 +17,5 @@ cd "$ROOT"
 . ./utils/launch.sh
 NGPU=1
 # shellcheck disable=SC2086 # runs and slices are lists
-launch report.figures fig5 --runs $RUNS --slices $SLICES --output "$OUTPUT" "$@"
+launch report.figures fig5 --runs $RUNS ${TRAIN_DIR:+--train-dir "$TRAIN_DIR"} --slices $SLICES \
+    --output "$OUTPUT" "$@"

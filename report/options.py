@@ -68,8 +68,9 @@ class Slices:
 
     slices: tuple = option((0,), "which images of a class (IPC slices)", group="data", nargs="+",
                            type=options.count, metavar="I")
-    train_dir: Path | None = option(None, "CIFAR's folder, for its start images", group="data",
-                                    type=options.path)
+    train_dir: Path | None = option(
+        None, "where the start images are: the training images or those of recover's --start-dir, "
+        "one folder per class, or CIFAR's folder", group="data", type=options.path)
 
 
 @dataclass(frozen=True)

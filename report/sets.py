@@ -3,9 +3,8 @@
 import re
 
 import torch
-from timm.data import ImageNetInfo
 
-from data.image_set import is_wnids, open_distilled
+from data.image_set import open_distilled
 from data.images import normalise
 from models.networks import check_name
 from models.teachers import load_teachers
@@ -65,16 +64,6 @@ def choose_classes(wanted, names, most):
     if len(wanted) > most:
         raise UserError(f"--classes: found {len(wanted)} names, expected at most {most}.")
     return [names.index(name) for name in wanted]
-
-
-def titles(names):
-    """Class names as one reads them: the first English word of wnids, other names as they are."""
-    if not is_wnids(names):
-        return list(names)
-    info = ImageNetInfo()
-    known = set(info.label_names())
-    return [info.label_name_to_description(name).split(",")[0] if name in known else name
-            for name in names]
 
 
 def of_class(images, label):

@@ -5,8 +5,9 @@ from pathlib import Path
 import torch
 
 from data.image_set import open_real
-from data.images import centre_crop, decode, save_grid, to_tensor
-from report.sets import choose_classes, class_names, of_class, open_sets, titles
+from data.images import decode, save_grid, sized
+from data.names import class_words, crop_rule
+from report.sets import choose_classes, class_names, of_class, open_sets
 from utils.errors import UserError
 from utils.files import read_json
 
@@ -23,8 +24,9 @@ def fig5(options):
     for name in others:
         print(f"note: {name} started from other images than those shown")
     if not any(name.startswith("start ") for name in row_names):
-        print("note: no set's start images could be found again, so they are not shown")
-    save_grid(rows, options.sets.output, row_names, titles([names[label] for label in labels]))
+        print("note: no set's start images could be found again, so they are not shown. Those that "
+              "are files are looked for in --train-dir")
+    save_grid(rows, options.sets.output, row_names, [class_words(names[label]) for label in labels])
 
 
 def start_origins(run):
@@ -41,24 +43,25 @@ def start_origins(run):
 class StartImages:
     """Start images of a run, found again by what recover noted.
 
-    A start is a file's path, or a number in a dataset that lies in memory. One that was mirrored is
-    shown as it was before. run: the run folder. size: side in pixels. train_dir: CIFAR's folder.
+    A start is a file "CLASS FOLDER/FILE", or a number in a dataset that lies in memory. One that
+    was mirrored is shown as it was before. run: the run folder. size: side in pixels. train_dir:
+    the folder of class folders that the starts came from, or CIFAR's folder.
     """
 
     def __init__(self, run, size, train_dir=None):
         self.origins, self.size, self.train_dir = start_origins(run), size, train_dir
         manifest = run / "images.json"
         content = read_json(manifest, "recover") if manifest.exists() else {}
-        self.dataset = content.get("options", {}).get("dataset")
-        # Images of --start-dir that had the right size were taken as they were.
-        self.as_it_is = content.get("identity", {}).get("start_images") is not None
+        options = content.get("options", {})
+        self.dataset = options.get("dataset")
+        self.crop = crop_rule(options.get("crop") or "auto", size)
         self._real = None
 
     def image(self, path):
         """The start of an image, uint8 [3, size, size].
 
         path: the image's, below the run folder. None where the start cannot be found again: noise,
-        mosaics, files that were moved.
+        mosaics, files that are not below train_dir.
         """
         origin = self.origins.get(path, "")
         if origin.startswith(f"{self.dataset} train image "):
@@ -66,12 +69,10 @@ class StartImages:
                 self._real = open_real(self.dataset, "train", self.train_dir, self.size)
             return self._real.image(int(origin.split()[-1]))
 
-        if not Path(origin).is_absolute() or not Path(origin).is_file():
+        file = Path(self.train_dir or "", origin)
+        if not file.is_absolute() or not file.is_file():
             return None
-        picture = decode(origin)
-        if self.as_it_is and picture.size == (self.size, self.size):
-            return to_tensor(picture)
-        return centre_crop(picture, self.size)
+        return sized(decode(file), self.size, self.crop)
 
 
 def grid_rows(sets, runs, labels, numbers, train_dir=None):

@@ -4,6 +4,7 @@ import torch
 
 from data.image_set import open_distilled, open_real
 from data.images import normalise, save_grid
+from data.names import class_words
 from models import diffusion
 from models.teachers import load_teachers
 from recover.dap.backbones import Backbone, choose_size
@@ -98,4 +99,4 @@ def draw(folders, path):
             indices = [int(own[number]) for own in images.by_class]
             rows.append(images.pixels(indices))
             names.append(row if number == 0 else "")
-    save_grid(rows, path, names, images.classes)
+    save_grid(rows, path, names, [class_words(name) for name in images.classes])

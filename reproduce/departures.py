@@ -27,7 +27,9 @@ def _stored_by(resolve):
 # What each stage stores for options and the images of ImageNet
 _STORED = {
     "recover": _stored_by(recover_options.resolve), "relabel": _stored_by(relabel_options.resolve),
-    "validate": _stored_by(validate_options.resolve),
+    "validate": lambda o, images: {  # a student's stem is that of its teachers, published ones
+        **options.stored(validate_options.resolve(o, images)),
+        "stem": o.student.stem or "imagenet"},
     "dap": _stored_by(lambda o, _: dap_options.resolve(o)),
     "hard": lambda o, images: hard_options.result_options(
         o, hard_options.recipe_of(o, images), images),

@@ -87,7 +87,7 @@ def test_another_set_of_images_is_noticed(folder, cache, change):
 
 def test_another_size_crop_or_class_order_is_another_file(folder):
     other_order = open_real("imagefolder", "test", folder, 24, classes=["dog", "cat"])
-    square = open_real("imagefolder", "test", folder, 24, square=True)
+    square = open_real("imagefolder", "test", folder, 24, crop="validation")
     sets = [real(folder), real(folder, 32), other_order, square]
     assert len({decoded_images.key(images) for images in sets}) == 4
 

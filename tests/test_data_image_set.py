@@ -10,7 +10,17 @@ import torch
 from PIL import Image
 
 from data import images
-from data.image_set import Arrays, Files, ImageSet, classes_alone, open_distilled, open_real
+from data.image_set import (
+    Arrays,
+    Files,
+    ImageSet,
+    classes_alone,
+    note_enlarged,
+    open_distilled,
+    open_real,
+    typical_side,
+)
+from data.names import CROPS
 from utils.errors import UserError
 from utils.files import write_json
 
@@ -43,31 +53,34 @@ def test_real_and_distilled_images_have_the_same_members(folder):
     assert real.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert [own.tolist() for own in distilled.by_class] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
     assert real.contents_hash() == distilled.contents_hash()
-    assert real.origin(4) == distilled.origin(4) == str(folder / "dog/img_001.JPEG")
+    assert real.origin(4) == distilled.origin(4) == "dog/img_001.JPEG"
     assert real.names[4] == "dog/img_001.JPEG"
 
 
-def test_real_files_are_cropped_as_for_validation(folder):
-    """Also those that have the right size already."""
-    for size in (24, 16):
-        real = open_real("imagefolder", "train", folder, size)
-        assert torch.equal(real.image(3), images.centre_crop(real.picture(3), size))
+@pytest.mark.parametrize(("crop", "size", "how"), [
+    ("auto", 16, images.square_crop), ("auto", 63, images.square_crop),
+    ("auto", 64, images.centre_crop), ("validation", 16, images.centre_crop),
+    ("square", 64, images.square_crop)])
+def test_files_of_another_size_are_cropped(folder, crop, size, how):
+    """Real images, and distilled ones that are given another size, alike."""
+    real = open_real("imagefolder", "test", folder, size, crop=crop)
+    distilled = open_distilled(folder, image_size=size, crop=crop)
+    assert real.crop == distilled.crop == how.__name__.replace("centre", "validation").split("_")[0]
+    assert torch.equal(real.image(3), how(real.picture(3), size))
+    assert torch.equal(distilled.image(3), real.image(3))
 
 
-def test_the_square_crop_keeps_the_whole_short_side(folder):
-    """Also of distilled images that are given another size; with their own size they are left."""
-    real = open_real("imagefolder", "test", folder, 16, square=True)
-    distilled = open_distilled(folder, image_size=16, square=True)
-    expected = images.square_crop(real.picture(3), 16)
-    assert torch.equal(real.image(3), expected)
-    assert torch.equal(distilled.image(3), expected)
-    assert not torch.equal(open_distilled(folder, image_size=16).image(3), expected)
-    whole = open_distilled(folder, image_size=24, square=True)
-    assert torch.equal(whole.image(3), images.to_tensor(real.picture(3)))
+@pytest.mark.parametrize("crop", CROPS)
+def test_files_of_the_right_size_are_taken_as_they_are(folder, crop):
+    real = open_real("imagefolder", "test", folder, 24, crop=crop)
+    assert torch.equal(real.image(3), images.to_tensor(real.picture(3)))
+    distilled = open_distilled(folder, image_size=24, crop=crop)
+    assert torch.equal(distilled.image(3), real.image(3))
 
 
-def test_distilled_images_are_taken_as_they_are(folder):
+def test_distilled_images_of_their_own_size_are_not_cropped(folder):
     distilled = open_distilled(folder)
+    assert distilled.crop is None
     assert distilled.image_size == 24
     assert torch.equal(distilled.image(3), images.to_tensor(Image.open(distilled.paths[3])))
 
@@ -79,6 +92,7 @@ def test_images_in_memory_are_resized_alone():
     whole = open_real("digits", "train", image_size=8)
     assert torch.equal(whole.image(5), images.to_tensor(Image.fromarray(whole.source.arrays[5])))
     assert digits.origin(5) == "digits train image 5"
+    assert open_real("digits", "train", crop="validation").crop is None
 
 
 def test_many_pixels_do_not_depend_on_threads(folder):
@@ -340,9 +354,7 @@ def test_images_of_any_size_may_be_opened_at_one(folder):
     for size in (16, 24):
         opened = open_distilled(folder, image_size=size)
         assert opened.image_size == size
-        assert torch.equal(opened.image(1), images.centre_crop(opened.picture(1), size))
-    as_it_is = images.to_tensor(Image.open(opened.paths[0]))
-    assert torch.equal(open_distilled(folder, image_size=24).image(0), as_it_is)
+        assert torch.equal(opened.image(0), images.square_crop(opened.picture(0), size))
 
 
 def test_other_order_of_the_same_classes(folder):
@@ -358,6 +370,27 @@ def test_other_order_of_the_same_classes(folder):
 
 
 # Datasets of libraries
+
+def test_the_typical_side_of_stored_pictures(tmp_path):
+    for i, side in enumerate((20, 24, 28, 90)):
+        tiny.image_folder(tmp_path / "x", [f"c{i}"], 10, size=(side, side + 7))
+    assert typical_side(open_real("imagefolder", "train", tmp_path / "x", 224)) == 26
+    (tmp_path / "x/c0/img_000.JPEG").write_bytes(b"no image")
+    assert typical_side(open_real("imagefolder", "train", tmp_path / "x", 224)) == 28
+    assert typical_side(open_real("digits", "train")) == 8
+
+
+def test_images_that_are_enlarged_are_noted(tmp_path, capsys):
+    root = tiny.image_folder(tmp_path / "x", CLASSES, 3, size=(28, 40))
+    for dataset, size, note in (
+            ("imagefolder", 224, "about 28 px, --image-size is 224: they are enlarged 8 times. "
+             "Give --image-size 28 (or 32)"),
+            ("imagefolder", 56, None), ("digits", 32, None),
+            ("digits", 64, "about 8 px, --image-size is 64")):
+        note_enlarged(open_real(dataset, "train", root, size))
+        printed = capsys.readouterr().out
+        assert note in printed if note else not printed
+
 
 def test_digits_are_real_stratified_and_fixed():
     train, test = (open_real("digits", split) for split in ("train", "test"))

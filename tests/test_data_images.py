@@ -168,3 +168,14 @@ def test_grid_places_rows_and_columns(tmp_path):
     assert tuple(grid[-10, -10]) == (0, 0, 255)
     images.save_grid([red[:1]], tmp_path / "one.png", ["start"])
     assert tuple(np.asarray(Image.open(tmp_path / "one.png"))[60, -10]) == (255, 0, 0)
+
+
+def test_long_names_stay_in_their_cells(tmp_path):
+    """Whatever the name of the first column is, the second one looks alike."""
+    white = torch.full((2, 3, 96, 96), 255, dtype=torch.uint8)
+    seconds = []
+    for first in ("a", "a name of more letters than fit above an image"):
+        images.save_grid([white], tmp_path / "g.png", ["row"], [first, "b"])
+        seconds.append(np.asarray(Image.open(tmp_path / "g.png"))[:16, 90 + 98 :])
+    assert (seconds[0] < 128).any()
+    assert np.array_equal(*seconds)

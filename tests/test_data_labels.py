@@ -1,3 +1,4 @@
+import errno
 import math
 import shutil
 
@@ -11,6 +12,7 @@ from data.image_set import open_distilled
 from data.label_formats import label_format, through_format
 from data.labels import LabelStore, check_images, epoch_bytes, epoch_file, is_finished, save_epoch
 from data.names import LABEL_FORMATS
+from utils import checkpoint
 from utils.errors import UserError
 from utils.files import read_json, write_json
 
@@ -97,6 +99,24 @@ def test_a_flipped_byte_is_noticed(run, place):
     store = LabelStore(path.parent, open_distilled(run / "images"))
     with pytest.raises(UserError, match="epoch_000.safetensors: damaged .* Remove it and"):
         store.epoch(0)
+
+
+def test_a_file_that_may_not_be_read_is_not_called_missing(run, monkeypatch):
+    store = tiny.label_folder(run, 1)
+
+    def refused(path, *_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "open", refused, raising=False)
+        with pytest.raises(UserError, match="epoch_000.safetensors: no permission"):
+            store.check(1)
+
+    path = epoch_file(store.folder, 0)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(UserError, match="epoch_000.safetensors: is a folder, expected a file"):
+        store.check(1)
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, -1])

@@ -1,8 +1,15 @@
 import json
 
 import pytest
+import timm
 
-from data.run_folder import manifest_hash, read_manifest, settle_manifest
+from data.run_folder import (
+    check_apart,
+    manifest_hash,
+    read_manifest,
+    settle_manifest,
+    versions,
+)
 from utils.errors import UserError
 
 CONTENT = {"options": {"lr": 0.1, "names": ("a",)}, "identity": {"n": 3}, "versions": {"torch": 1}}
@@ -53,12 +60,33 @@ def test_other_images_are_said_in_words(tmp_path, name, words):
         settle(tmp_path / "m.json", identity={name: None})
 
 
+@pytest.mark.parametrize(("folder", "apart"), [
+    ("train", False), ("train/n01440764/new", False), ("link", False), ("run", True),
+    ("", True), ("train2", True)])
+def test_a_folder_among_the_images_is_refused(tmp_path, folder, apart):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "link").symlink_to("train")
+    if apart:
+        check_apart("--output-dir", tmp_path / folder, tmp_path / "train")
+        check_apart("--output-dir", tmp_path / folder, None)
+        return
+    sentence = (f"--output-dir: found {tmp_path / folder}, expected a folder outside the images in "
+                f"{tmp_path / 'train'}, where it would pass for a class. Choose another one.")
+    with pytest.raises(UserError, match=sentence):
+        check_apart("--output-dir", tmp_path / folder, tmp_path / "train")
+
+
 def test_the_hash_is_of_what_changes_numbers():
     content = json.loads(json.dumps(CONTENT))
     assert manifest_hash(CONTENT) == manifest_hash(content)
     assert manifest_hash({**content, "versions": {}}) == manifest_hash(content)
     for part in ("options", "identity"):
         assert manifest_hash({**content, part: {}}) != manifest_hash(content)
+
+
+def test_versions_name_every_library_that_makes_numbers():
+    assert set(versions()) == {"python", "torch", "torchvision", "timm"}
+    assert versions()["timm"] == timm.__version__
 
 
 @pytest.mark.parametrize(("text", "message"), [

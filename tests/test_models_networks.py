@@ -204,8 +204,43 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
             return (print, ("run",))
 
     torch.save({"state_dict": Evil()}, tmp_path / "evil.pth")
-    with pytest.raises(UserError, match="not safe to load"):
+    with pytest.raises(UserError, match=r"evil.pth: holds \S*print, expected tensors"):
         load_network(tmp_path / "evil.pth", SMALL)
+
+
+@pytest.mark.parametrize(("key", "value", "sentence"), [
+    (7, torch.ones(4), "a key of its state dict is 7, expected names of parameters"),
+    ("fc.bias", torch.tensor(4.0), "fc.bias is a single number, expected one per class"),
+    ("fc.bias", torch.empty(4, device="meta"), "fc.bias is a sparse, quantised, nested"),
+    ("fc.bias", torch.ones(4).to_sparse(), "fc.bias is a sparse, quantised, nested"),
+    ("fc.bias", torch.ones(4, dtype=torch.complex64), "fc.bias is a sparse, quantised, nested"),
+    ("fc.bias", torch.ones(1).expand(10**12), "fc.bias has shape .1000000000000., more numbers"),
+    ("fc.bias", torch.ones(100_000), r"fc.weight has shape .4, 1024., .* needs .100000, 1024."),
+])
+def test_state_dicts_of_a_hostile_author(tmp_path, key, value, sentence):
+    state = {**build(SMALL, 4, seed=("s",)).net.state_dict(), key: value}
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=f"x.pth: .*{sentence}"):
+        load_network(tmp_path / "x.pth", SMALL)
+
+
+@pytest.mark.filterwarnings("ignore")  # PyTorch's, about what it will no longer support
+def test_quantised_and_nested_tensors_are_no_weights(tmp_path):
+    for value in (torch.quantize_per_tensor(torch.ones(4), 1.0, 0, torch.quint8),
+                  torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])):
+        torch.save({"fc.bias": value}, tmp_path / "x.pth")
+        with pytest.raises(UserError, match="fc.bias is a sparse, quantised, nested"):
+            load_network(tmp_path / "x.pth", SMALL)
+
+
+def test_a_forged_class_count_takes_no_memory(tmp_path):
+    """A head of 10^12 classes is refused before it is made."""
+    network = build(SMALL, 4, seed=("s",))
+    spec = {**network.spec(), "num_classes": 10**12}
+    path = tmp_path / "x.safetensors"
+    checkpoint.save_tensors(path, network.net.state_dict(), {"network": spec, "about": {}})
+    with pytest.raises(UserError, match=r"fc.bias has shape .4., .* needs .1000000000000."):
+        load_network(path)
 
 
 def test_a_small_stem_and_an_input_resize_can_be_said_for_plain_files(tmp_path):

@@ -62,6 +62,7 @@ def test_what_is_written(finished):
     network, about = load_network(finished / WEIGHTS)
     assert network.classes == list(tiny.WNIDS)
     assert about["options"]["epochs"] == 3
+    assert about["options"]["crop"] == "square"  # below 64 px
     assert about["accuracy"]["count"] == 12
     content = json.loads((finished / MANIFEST).read_text())
     assert content["result"].pop("seconds") > 0
@@ -112,6 +113,8 @@ def test_other_images_of_the_same_names_are_refused(folder, tmp_path, monkeypatc
     else:
         pretrain.main(arguments)
     other = tiny.image_folder(tmp_path / "other", per_class=4, seed=1)
+    with pytest.raises(UserError, match='was made with crop = "square", now crop = "validation"'):
+        pretrain.main([*arguments, "--crop", "validation"])
     with pytest.raises(UserError, match=f"{MANIFEST}: was made with other {words} images than "
                        "those given now.*Use the same options, or another --output-dir"):
         pretrain.main([*arguments, option, str(other)])
@@ -168,6 +171,13 @@ def test_other_options_are_refused_by_name(folder, finished, more, sentence):
         pretrain.main(command(folder, finished, *more))
 
 
+def test_small_images_are_noted(tmp_path, capsys):
+    small = tiny.image_folder(tmp_path / "small", per_class=2, size=(12, 12))
+    pretrain.prepare(pretrain.parse(command(small, tmp_path / "out")))
+    assert "note: the training images are about 12 px, --image-size is 32" in (
+        capsys.readouterr().out)
+
+
 def test_min_accuracy(folder, finished):
     sentence = rf"{SMALL} gets .* below --min-accuracy 100.*--epochs-for {SMALL}"
     with pytest.raises(UserError, match=sentence):
@@ -184,6 +194,17 @@ def test_mistakes_show_before_anything_is_trained(folder, tmp_path, more, senten
     with pytest.raises(UserError, match=sentence):
         pretrain.main(command(folder, tmp_path / "out", *more))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", ["--train-dir", "--val-dir"])
+@pytest.mark.parametrize("inside", [".", "n01440764/teachers"])
+def test_an_output_folder_among_the_images_is_refused(folder, tmp_path, option, inside):
+    images = tiny.image_folder(tmp_path / "images", per_class=1)
+    before = sorted(images.rglob("*"))
+    with pytest.raises(UserError, match="--output-dir: found .* expected a folder outside the "
+                       f"images in {images},"):
+        pretrain.main(command(folder, images / inside, option, str(images)))
+    assert sorted(images.rglob("*")) == before
 
 
 def test_a_loss_that_is_not_finite(folder, tmp_path):

@@ -169,7 +169,7 @@ def test_images_are_cropped_as_diffusion_models_are_trained(folder, tmp_path, mo
     monkeypatch.setattr(diffusion_training.DiffusionTraining, "finished",
                         lambda self: seen.append(self.images) or {"loss": [0.0], "seconds": None})
     pretrain_diffusion.main(command(folder, tmp_path))
-    images = open_real("imagefolder", "train", folder, 8)
+    images = open_real("imagefolder", "train", folder, 8, crop="validation")
     assert torch.equal(seen[0].image(3), square_crop(images.picture(3), 8))
     assert not torch.equal(seen[0].image(3), images.image(3))
 
@@ -182,6 +182,13 @@ def test_mistakes_show_before_anything_is_trained(folder, tmp_path, more, senten
     with pytest.raises(UserError, match=sentence):
         pretrain_diffusion.main(command(folder, tmp_path / "out", *more))
     assert not (tmp_path / "out").exists()
+
+
+def test_an_output_folder_among_the_images_is_refused(folder):
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(UserError, match="--output-dir: found .* outside the images in"):
+        pretrain_diffusion.main(command(folder, folder / "model"))
+    assert sorted(folder.rglob("*")) == before
 
 
 def test_several_processes_are_refused(folder, tmp_path, monkeypatch):

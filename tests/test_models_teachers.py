@@ -9,7 +9,7 @@ from torchvision import models as torchvision_models
 
 from models import teachers
 from models.networks import build, fingerprint, head_labels, save_network
-from models.teachers import fit_head, load_teachers
+from models.teachers import fit_head, load_teachers, trained_size
 from utils.errors import UserError
 
 SMALL = "shufflenet_v2_x0_5"
@@ -131,6 +131,38 @@ def test_wrong_folders(tmp_path):
     (tmp_path / "resnet18.safetensors").write_bytes(b"damaged")
     with pytest.raises(UserError, match=r"resnet18.safetensors: damaged"):
         load_teachers(["resnet18"], tmp_path, ["a", "b"], CPU)
+
+
+def test_a_folder_that_cannot_be_meant():
+    for text in ("", "~nobody-of-this-name/weights"):
+        with pytest.raises(UserError, match=f"--teacher-weights '{text}': .*Give a folder of"):
+            load_teachers([SMALL], text, ["a"], CPU)
+
+
+def sized(folder, name, size):
+    save_network(folder / f"{name}.safetensors", build(name, 2, image_size=size), {})
+
+
+def test_the_size_that_teachers_were_trained_at(tmp_path):
+    names = [SMALL, "resnet18", "mobilenet_v2", "alexnet"]
+    sized(tmp_path, SMALL, 48)
+    sized(tmp_path, "mobilenet_v2", None)
+    torch.save(build("resnet18", 2).net.state_dict(), tmp_path / "resnet18.pth")
+    assert trained_size(names, tmp_path) == 48
+    assert trained_size(names[1:], tmp_path) is None
+    assert trained_size(names, "IMAGENET1K_V1") is None
+    sized(tmp_path, "alexnet", 64)
+    with pytest.raises(UserError, match=f"alexnet.safetensors was trained on images of 64 px, "
+                                        f".*{SMALL}.safetensors on images of 48 px. Choose"):
+        trained_size(names, tmp_path)
+
+
+def test_images_of_another_size_than_the_teacher_was_trained_at(tmp_path):
+    sized(tmp_path, SMALL, 48)
+    assert SMALL in load_teachers([SMALL], tmp_path, ["a", "b"], CPU, 48)
+    with pytest.raises(UserError, match=f"{SMALL}: was trained on images of 48 px, found 32 px. "
+                                        ".*--image-size 48"):
+        load_teachers([SMALL], tmp_path, ["a", "b"], CPU, 32)
 
 
 def test_a_size_the_teacher_cannot_take(tmp_path):

@@ -308,6 +308,8 @@ def test_prism_starts_from_daps_images(made, tmp_path):
     (["--backbone", "sd"], "unet/config.json; found transformer, vae"),
     (["--backbone", "pixel-dit"], "pixel_dit.safetensors: no such file"),
     (["--train-dir", "/nowhere"], "/nowhere: no such folder"),
+    (["--train-dir", "/nowhere", "--output-dir", "/nowhere/run"],
+     "--output-dir: found /nowhere/run/images, expected a folder outside the images in /nowhere,"),
 ])
 def test_mistakes_are_one_sentence(made, tmp_path, capsys, more, words):
     with pytest.raises(SystemExit) as end:

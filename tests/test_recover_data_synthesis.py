@@ -14,6 +14,7 @@ from data.image_set import open_real
 from models.networks import build, save_network
 from recover import inversion, synthesize, unit_run
 from recover.data_synthesis import main
+from recover.options import parse
 from recover.unit_files import UnitFiles
 from utils.errors import UserError
 
@@ -58,8 +59,7 @@ def test_same_command_twice_same_bytes_and_what_lies_on_disk(data, tmp_path, cap
     assert record["terms"][0]["ce"] > 0
     names = [f"images/new00{c}/class00{c}_id001.png" for c in range(3)]
     assert list(record["start"]) == list(record["files"]) == names
-    origin = data / "train" / CLASSES[1] / "img_001.JPEG"
-    assert record["start"]["images/new001/class001_id001.png"] == str(origin)
+    assert record["start"]["images/new001/class001_id001.png"] == f"{CLASSES[1]}/img_001.JPEG"
     assert not list((a / "units").glob("unfinished*"))
     assert "image-steps, about" in capsys.readouterr().out
 
@@ -108,6 +108,22 @@ def test_shards_share_a_folder_and_a_run_without_completes_it(data, tmp_path, ca
     assert whole.read_bytes() == shared.read_bytes()
 
 
+def test_the_image_size_is_what_the_teachers_were_trained_at(data, tmp_path):
+    for name in TEACHERS:
+        network = build(name, 3, image_size=48)
+        network.classes = list(CLASSES)
+        save_network(tmp_path / f"teachers/{name}.safetensors", network, {})
+    words = command(data, tmp_path / "run")
+    words[words.index("--teacher-weights") + 1] = str(tmp_path / "teachers")
+    with pytest.raises(UserError, match="resnet18: was trained on images of 48 px, found 32 px"):
+        inversion.prepare(parse(words))
+    assert not (tmp_path / "run").exists()
+
+    place = words.index("--image-size")
+    job = inversion.prepare(parse(words[:place] + words[place + 2 :]))
+    assert (job.real.image_size, job.options.data.image_size) == (48, 48)
+
+
 def test_single_teacher_from_noise_without_reading_images(data, tmp_path):
     main(command(data, tmp_path, "--start", "noise", "--decoupling", "single", "--steps",
                  "constant", "--ipc-end", "9"))
@@ -145,6 +161,20 @@ def test_what_needs_real_images_says_so(data, tmp_path, options, message):
     with pytest.raises(UserError, match=message):
         main(without_images(data, tmp_path / "run", *options))
     assert not (tmp_path / "run").exists()
+
+
+def test_every_network_that_runs_is_measured(data, tmp_path, capsys):
+    more = ("--verifier", "shufflenet_v2_x0_5", "--bn-teachers", "shufflenet_v2_x0_5",
+            "--bn-slot-prob", "1", "--min-teacher-accuracy", "0.001", "--iteration", "1")
+    main(command(data, tmp_path, *more))
+    text = capsys.readouterr().out
+    assert re.search(r"resnet18 .* % \(chance 33.3 %\)  logit, BN\n", text)
+    assert re.search(r"shufflenet_v2_x0_5 .* % \(chance 33.3 %\)  BN, verifier\n", text)
+    stored = json.loads((tmp_path / "images.json").read_text())
+    assert sorted(stored["teachers"]) == sorted(TEACHERS)
+    assert stored["teachers"]["resnet18"]["images"] == 12
+    main(command(data, tmp_path, *more))
+    assert "real images" not in capsys.readouterr().out  # nothing is left to do
 
 
 def test_zero_iterations_save_the_start_as_it_is(data, tmp_path):
@@ -223,6 +253,17 @@ def test_other_training_images_are_refused(data, tmp_path, monkeypatch, stopped)
             main(command(data, tmp_path / "run", "--train-dir", str(train)))
 
 
+@pytest.mark.parametrize(("crop", "how"), [("auto", images.square_crop),
+                                           ("validation", images.centre_crop)])
+def test_real_images_are_cropped_as_the_option_says(data, tmp_path, crop, how):
+    main(command(data, tmp_path, "--iteration", "0", "--crop", crop))
+    stored = json.loads((tmp_path / "images.json").read_text())["options"]["crop"]
+    assert stored == {"auto": "square"}.get(crop, crop)
+    start = images.to_tensor(Image.open(tmp_path / "images/new001/class001_id001.png"))
+    real = images.decode(data / "train" / CLASSES[1] / "img_001.JPEG")
+    assert torch.equal(start, images.to_uint8(images.normalise(how(real, 32))))
+
+
 def test_noise_needs_no_image_per_slice(data, tmp_path):
     """More slices than real images: the teacher is measured on those there are."""
     args = command(data, tmp_path, "--start", "noise", "--ipc-end", "6", "--iteration", "1",
@@ -278,6 +319,48 @@ def test_short_classes_are_left_out_when_allowed(data, tmp_path):
     main(command(data, tmp_path / "run", "--train-dir", str(train), "--allow-short-classes"))
     second = sorted(p.name for p in (tmp_path / "run/images").rglob("*_id001.png"))
     assert second == ["class000_id001.png", "class002_id001.png"]
+
+
+@pytest.mark.parametrize("removed", [".", "images.json"])
+def test_a_folder_that_is_removed_while_recover_works(data, tmp_path, monkeypatch, removed):
+    """Nothing is written into a folder that no longer says what its images are."""
+    run, keep = tmp_path / "run", unit_run.UnitRun.keep
+    small = ("--ipc-end", "1", "--bn-slots", "0")
+
+    def remove(self, step, active):
+        if step == 1:
+            path = run / removed
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        keep(self, step, active)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(unit_run.UnitRun, "keep", remove)
+        with pytest.raises(UserError, match="images.json: was removed while recover worked. Run"):
+            main(command(data, run, *small))
+    assert files(run, "images", "units") == {}
+    main(command(data, run, *small))
+    main(command(data, tmp_path / "whole", *small))
+    assert files(run, "images") == files(tmp_path / "whole", "images")
+
+
+def test_an_image_that_is_removed_while_recover_works(data, tmp_path, monkeypatch):
+    train = shutil.copytree(data / "train", tmp_path / "train")
+    removed = train / CLASSES[1] / "img_001.JPEG"
+    drop = UnitFiles.drop_checkpoint
+    monkeypatch.setattr(UnitFiles, "drop_checkpoint", lambda self, units: (
+        drop(self, units), removed.unlink(missing_ok=True)))
+    with pytest.raises(UserError, match=f"{removed}: cannot be read .* Put it back"):
+        main(command(data, tmp_path / "run", "--train-dir", str(train), "--units-per-step", "1"))
+
+
+@pytest.mark.parametrize("out", ["images", "images/run", "."])
+def test_an_output_folder_among_the_images_is_refused(data, tmp_path, out):
+    """In the last case the synthetic images would be written beside the real classes."""
+    train = tiny.image_folder(tmp_path / "images", CLASSES, per_class=2)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=f"--output-dir: found .*images, .* the images in {train},"):
+        main(command(data, tmp_path / out, "--train-dir", str(train)))
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_corrupt_jpeg_is_named(data, tmp_path):

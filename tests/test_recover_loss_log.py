@@ -1,6 +1,6 @@
 import torch
 
-from recover.loss_log import LossLog, first_bad_term
+from recover.loss_log import LATEST, LossLog, first_bad_term
 
 
 def test_log_numbers_and_bad_terms():
@@ -25,3 +25,13 @@ def test_the_first_bad_step_is_known_between_the_rows_that_are_kept():
     assert log.finish() == []
     assert log.rows == [(0, {"ce": 0.5}), (4, {"ce": 4.5})]
     assert log.bad == (5, {"ce": float("inf"), "bn a": float("inf")})
+
+
+def test_the_latest_rows_are_at_hand_whether_kept_or_not():
+    log = LossLog()
+    for step in range(2 * LATEST):
+        log.add(step, {"ce": torch.tensor(step + 0.5)}, keep=step == 0)
+    log.finish()
+    assert [step for step, _ in log.latest] == list(range(LATEST, 2 * LATEST))
+    assert log.latest[0][1] == {"ce": LATEST + 0.5}
+    assert len(log.rows) == 1

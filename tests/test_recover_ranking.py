@@ -77,9 +77,15 @@ def test_a_ranker_with_a_full_head(real, network, tmp_path):
     wide.net.load_state_dict(state)
     wide.columns = torch.tensor([3, 1])
     for start in ("medium", "mosaic"):
-        for name, net in (("a", network), ("b", wide)):
-            settle(start, tmp_path / start / name, real, net)
-        assert selection(tmp_path / start / "a") == selection(tmp_path / start / "b")
+        chosen = []
+        for name, net in (("narrow", network), ("wide", wide)):
+            run = tmp_path / start / name
+            settle(start, run, real, net)
+            content = [json.loads((run / f"selection/class0000{c}.json").read_text())
+                       for c in (0, 1)]
+            chosen.append([c["order"] if start == "medium" else
+                           [(crop["index"], crop["box"]) for crop in c["crops"]] for c in content])
+        assert chosen[0] == chosen[1]
 
 
 def slow_crops(real, network, label):

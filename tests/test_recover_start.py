@@ -7,7 +7,7 @@ import torch
 from data.image_set import open_real
 from data.images import normalise, to_uint8
 from recover.options import Options
-from recover.start import Starts, check_teacher
+from recover.start import Starts, check_teachers, first_images
 from utils.errors import UserError
 from utils.options import from_values
 from utils.seeding import stream
@@ -35,7 +35,7 @@ def starts(real, start, **changed):
 def test_real_starts_are_the_files_in_order(real):
     pixels, x, origins = starts(real, "real").images(UNIT)
     paths = [real.paths[4 * c + i] for c, i in zip(UNIT.classes, UNIT.ipc_ids, strict=True)]
-    assert origins == [str(path) for path in paths]
+    assert origins == [f"{path.parent.name}/{path.name}" for path in paths]
     assert torch.equal(pixels[1], real.image(9))
     assert torch.equal(x, normalise(pixels))
     assert starts(real, "real").available == [4, 4, 4]
@@ -78,7 +78,7 @@ def test_another_folder_in_the_class_order_of_the_real_images(real, folder):
         pixels, _, origins = other.images(UNIT)
         assert pixels.shape == (4, 3, SIZE, SIZE)
         number = reordered.index(tiny.WNIDS[2])
-        assert origins[1] == str(run / f"images/new{number:03d}/class{number:03d}_id001.png")
+        assert origins[1] == f"new{number:03d}/class{number:03d}_id001.png"
         assert len(other.identity) == 64
 
     run = tiny.distilled_folder(folder / "two", folder / "train", tiny.WNIDS[:2], 4)
@@ -86,27 +86,50 @@ def test_another_folder_in_the_class_order_of_the_real_images(real, folder):
         starts(real, "real", start_dir=run / "images")
 
 
-def test_a_teacher_near_chance_is_refused(real, capsys):
-    class Teacher(torch.nn.Module):
-        num_classes = 3
+class Always(torch.nn.Module):
+    """A network whose answer is always one output."""
 
-        def forward(self, x):
-            return torch.eye(3)[torch.zeros(len(x), dtype=torch.int64)]
+    def __init__(self, output, num_classes=3):
+        super().__init__()
+        self.output, self.num_classes = output, num_classes
 
-    cpu = torch.device("cpu")
+    def forward(self, x):
+        return torch.eye(self.num_classes)[torch.full((len(x),), self.output)]
+
+
+def measured(real, least=None, **roles):
+    """check_teachers of networks that give three real images in nine right. roles: by name."""
+    return check_teachers({name: Always(0) for name in roles}, roles, real, least,
+                          torch.device("cpu"))
+
+
+@pytest.mark.parametrize("role", ["logit", "ranker"])
+def test_a_chooser_near_chance_is_refused(real, capsys, role):
     with pytest.raises(UserError, match="resnet18 classifies 33.3 % .* expected at least 40.0 %"):
-        check_teacher("resnet18", Teacher(), real, None, cpu)
-    check_teacher("resnet18", Teacher(), real, 30.0, cpu)
-    assert "33.3 % of 12 real images right (chance 33.3 %)" in capsys.readouterr().out
+        measured(real, resnet18=[role, "BN"])
+    assert measured(real, 30.0, resnet18=[role]) == {"resnet18": {"top1": 100 / 3, "images": 12}}
+    text = capsys.readouterr().out
+    assert "teachers on 12 real images" in text
+    assert f"resnet18   33.3 % (chance 33.3 %)  {role}\n" in text
+    assert "note" not in text
+
+
+def test_other_networks_near_chance_give_a_note(real, capsys):
+    assert len(measured(real, alexnet=["BN"], squeezenet=["verifier"])) == 2
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note")]
+    assert len(notes) == 1
+    assert notes[0].startswith("note: alexnet is near chance. Was it trained on this dataset?")
 
 
 def test_all_outputs_of_a_full_head_compete(real, capsys):
     """It always answers output 3, which is class 1 of the data; of ten outputs chance is 10 %."""
-    class Teacher(torch.nn.Module):
-        num_classes, columns = 10, torch.tensor([7, 3, 5])
+    teacher = Always(3, num_classes=10)
+    teacher.columns = torch.tensor([7, 3, 5])
+    check_teachers({"net": teacher}, {"net": ["logit"]}, real, None, torch.device("cpu"))
+    assert "net   33.3 % (chance 10.0 %)" in capsys.readouterr().out
 
-        def forward(self, x):
-            return torch.eye(10)[torch.full((len(x),), 3)]
 
-    check_teacher("resnet18", Teacher(), real, None, torch.device("cpu"))
-    assert "33.3 % of 12 real images right (chance 10.0 %)" in capsys.readouterr().out
+def test_the_first_images_of_every_class(real):
+    assert first_images(real, 2) == [0, 4, 8]
+    assert first_images(real, 4) == [0, 4, 8, 1, 5, 9]
+    assert sorted(first_images(real, 99)) == list(range(12))

@@ -107,3 +107,14 @@ def test_units_in_one_step_do_not_depend_on_the_range_asked_for():
     shorter = in_one_step(slices(ipc_end=3), 3)
     assert [[u.number for u in g] for g in shorter] == [[0, 1, 2], [3, 4, 5]]
     assert longer[:2] == shorter
+
+
+def test_absurd_numbers_of_images_are_refused_at_once():
+    message = "--ipc-end 1000000000: 7,000,000,000 images of 7 classes, expected at most 10,000,000"
+    for plan in (lambda: slices(ipc_end=10**9), lambda: by_class(ipc=10**9)):
+        with pytest.raises(UserError, match=message):
+            plan()
+    with pytest.raises(UserError, match="class c0 has 2 images, IPC slice 2 needs 3"):
+        slices(ipc_end=10**9, available=[2] * 7)
+    short = slices(ipc_end=10**9, available=[2] * 6 + [1], allow_short=True)
+    assert short == slices(ipc_end=2, available=[2] * 6 + [1], allow_short=True)

@@ -1,6 +1,7 @@
 """Every preset and variant of recover: a few steps on a tiny folder, as records and images show."""
 
 import json
+import re
 
 import pytest
 import tiny
@@ -69,7 +70,7 @@ def test_rded_makes_mosaics_and_optimises_nothing(data, tmp_path):
     pixels, options, units = run(data, tmp_path, "--preset", "rded", "--iteration", "0",
                                  "--mosaic-candidates", "9")
     assert pixels.shape == (6, 3, 32, 32)
-    assert all(words.startswith("mosaic of ") for r in units for words in r["start"].values())
+    assert all(words.startswith("mosaic of n01") for r in units for words in r["start"].values())
     assert (options["ranker"], options["ipc"]) == ("resnet18", 2)
     # more images per class: other mosaics
     with pytest.raises(UserError, match="was made with ipc = 2, now ipc = 1"):
@@ -92,7 +93,7 @@ def test_edc_from_rded_images_of_another_run(data, tmp_path):
         # nets in turn, AlexNet through its convolutions
         {f"bn {name}"} for name in (*TEACHERS, *TEACHERS, TEACHERS[0])]
     assert units[0]["classes"] == [0, 0, 1, 1]  # class by class
-    assert all("rded/images/new" in words for words in units[0]["start"].values())
+    assert all(words.startswith("new00") for words in units[0]["start"].values())
     # measured once, beside the weights
     assert len(list((data / "teachers").glob("*.convolution.*.safetensors"))) == 3
     other = data / "train" / CLASSES[0] / "img_000.JPEG"
@@ -212,9 +213,27 @@ def test_drawn_is_with_replacement_and_random_without(data, tmp_path):
 
 
 def test_a_verifier_is_printed_and_changes_nothing(data, tmp_path, plain, capsys):
-    pixels = run(data, tmp_path, "--verifier", "shufflenet_v2_x0_5")[0]
+    pixels, _, units = run(data, tmp_path, "--verifier", "shufflenet_v2_x0_5")
     assert torch.equal(pixels, plain)
-    assert "verifier shufflenet_v2_x0_5 " in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "slice00000_chunk000 step 0/4  verifier shufflenet_v2_x0_5 " in text
+
+    # After the last step it is measured on the images that are saved, and kept.
+    top1 = {name: float(value) for name, value in re.findall(
+        r"(slice\d+_chunk000) step [32]/[43]  verifier shufflenet_v2_x0_5 ([\d.]+) %", text)}
+    assert units[0]["verifier"]["name"] == "shufflenet_v2_x0_5"
+    for unit, name in zip(units, ("slice00000_chunk000", "slice00001_chunk000"), strict=True):
+        assert unit["verifier"]["top1"] == pytest.approx(top1[name], abs=0.05)
+        assert f"{name} step {unit['steps'] - 1}/{unit['steps']}  ce " in text
+
+
+def test_a_bn_term_that_outweighs_all_else_is_noted_once(data, tmp_path, capsys):
+    run(data, tmp_path / "heavy", "--r-bn", "100")
+    notes = re.findall(r"note: slice\d+_chunk000: in the loss .*", capsys.readouterr().out)
+    assert len(notes) == 1
+    assert notes[0].endswith("A smaller --r-bn (found 100) weakens it.")
+    run(data, tmp_path / "light", "--r-bn", "0")
+    assert "note: slice" not in capsys.readouterr().out
 
 
 def test_the_head_of_more_classes(data, tmp_path, capsys):

@@ -15,6 +15,7 @@ from data.image_set import open_distilled
 from data.label_formats import through_format
 from data.labels import LabelStore, arithmetic_of
 from models.ensemble import Ensemble
+from models.networks import build, save_network
 from models.teachers import load_teachers
 from relabel.generate_soft_label import main
 from relabel.labelling import Labelling
@@ -63,6 +64,15 @@ def files(run):
     return {p.name: p.read_bytes() for p in (run / "labels").glob("*.safetensors")}
 
 
+def test_images_of_another_size_than_the_teachers_are_refused(made, tmp_path):
+    network = build(TEACHERS[1], len(CLASSES), image_size=48)
+    save_network(tmp_path / f"teachers/{TEACHERS[1]}.safetensors", network, {})
+    with pytest.raises(UserError, match=f"{TEACHERS[1]}: was trained on images of 48 px, found 32"):
+        main(command(made, tmp_path / "run", "--teachers", TEACHERS[1], "--teacher-weights",
+                     str(tmp_path / "teachers")))
+    assert not (tmp_path / "run").exists()
+
+
 def names(epochs):
     return [f"epoch_{epoch:03d}.safetensors" for epoch in epochs]
 
@@ -78,6 +88,7 @@ def test_files(whole):
         "compile": False}
     assert (content["preset"], content["preset_changed"]) == ("prism", ["batch_size", "teachers"])
     assert sorted(content["identity"]["teachers"]) == sorted(TEACHERS)
+    assert content["stem"] == "imagenet"
     with Image.open(whole / "labels/preview.png") as preview:
         assert preview.size[0] > 400
 
@@ -253,6 +264,12 @@ def test_other_images_are_refused(made, copied):
     (copied / "images/new000/img_000.JPEG").rename(copied / "images/new000/img_009.JPEG")
     with pytest.raises(UserError, match="was made with images = "):
         main(command(made, copied, "--train-dir", str(copied / "images")))
+
+
+def test_labels_among_the_images_are_refused(made):
+    with pytest.raises(UserError, match="--output-dir or --fkd-path: found .*images/labels, "):
+        main(command(made, made / "images", "--train-dir", str(made / "images")))
+    assert not (made / "images/labels").exists()
 
 
 def test_a_mistake_leaves_no_folder(made, tmp_path, monkeypatch):

@@ -51,8 +51,9 @@ def root(tmp_path_factory):
 def draw(root, figure, output, names, *argv):
     runs = [f"{name}={root / name}" for name in names]
     network = ["--network", NET, "--teacher-weights", str(root / "teachers"), "--device", "cpu"]
+    train_dir = ["--train-dir", str(root / "train")]
     main([figure, "--runs", *runs, "--output", str(output), *argv,
-          *(network if figure != "fig5" else [])])
+          *(network if figure != "fig5" else train_dir)])
 
 
 def cosine_by_hand(network, pixels):
@@ -86,7 +87,7 @@ def test_fig4_equals_a_slow_loop_over_pairs(root, tmp_path, monkeypatch, capsys)
 
 def test_fig5_shows_the_same_class_and_slice_of_each_set(root):
     runs = {name: root / name for name in ("PRISM", "same", "other")}
-    rows, names, others = grid_rows(open_sets(runs, 1), runs, [2, 0], [1, 2])
+    rows, names, others = grid_rows(open_sets(runs, 1), runs, [2, 0], [1, 2], root / "train")
     assert names == ["start 1", "PRISM 1", "same 1", "other 1",
                      "start 2", "PRISM 2", "same 2", "other 2"]
     assert others == ["other"]

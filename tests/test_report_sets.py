@@ -54,11 +54,6 @@ def test_ten_classes_by_default():
         sets.choose_classes(["n9"], ["a", "b"], 2)
 
 
-def test_titles_are_names_as_one_reads_them():
-    assert sets.titles(["n01440764", "n01443537"]) == ["tench", "goldfish"]
-    assert sets.titles(["cat", "n01440764"]) == ["cat", "n01440764"]
-
-
 def test_numbers_come_from_file_names_where_they_have_them():
     paths = ["a/class000_id007.png", "a/class000_id009.png", "b/x.png", "b/y.png"]
     images = types.SimpleNamespace(paths=[Path(path) for path in paths],

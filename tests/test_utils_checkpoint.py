@@ -1,7 +1,9 @@
+import errno
 import json
 import os
 import zipfile
 
+import numpy
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -72,6 +74,22 @@ def test_missing_files(tmp_path):
             read(tmp_path / "x")
 
 
+@pytest.mark.parametrize("read", [checkpoint.load_tensors, checkpoint.read_header,
+                                  checkpoint.load_state])
+def test_a_folder_and_a_file_without_permission_are_called_so(tmp_path, monkeypatch, read):
+    with pytest.raises(UserError, match=f"^{tmp_path}: is a folder, expected a file"):
+        read(tmp_path)
+
+    def refused(path, *_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    path = tmp_path / "x.safetensors"
+    checkpoint.save_tensors(path, TENSORS)
+    monkeypatch.setattr(checkpoint, "open", refused, raising=False)
+    with pytest.raises(UserError, match=f"^{path}: no permission"):
+        read(path)
+
+
 def test_the_hash_is_of_names_types_shapes_and_bytes():
     digest = checkpoint.tensors_hash(TENSORS)
     assert checkpoint.tensors_hash(dict(reversed(TENSORS.items()))) == digest
@@ -131,9 +149,19 @@ class Opens:
 def test_a_file_that_would_run_code(tmp_path, zipped):
     torch.save({"x": Opens(tmp_path / "ran")}, tmp_path / "x.pth",
                _use_new_zipfile_serialization=zipped)
-    with pytest.raises(UserError, match="x.pth: damaged or not safe to load"):
+    with pytest.raises(UserError, match=r"x.pth: holds _?io.open, .*author for a state dict") as e:
         checkpoint.load_state(tmp_path / "x.pth")
     assert not (tmp_path / "ran").exists()
+    assert "weights_only" not in str(e.value)
+
+
+def test_pytorchs_advice_to_trust_a_file_is_not_repeated(tmp_path):
+    torch.save({"x": numpy.float64(3)}, tmp_path / "numpy.pth")
+    with pytest.raises(UserError, match=r"holds numpy\S+scalar, expected tensors and plain"):
+        checkpoint.load_state(tmp_path / "numpy.pth")
+    (tmp_path / "text.pth").write_bytes(b"damaged")
+    with pytest.raises(UserError, match="no pickle of tensors and plain values"):
+        checkpoint.load_state(tmp_path / "text.pth")
 
 
 def rewrite(path, new, change, compression=zipfile.ZIP_STORED):

@@ -123,3 +123,8 @@ def test_space_is_printed_and_refused(tmp_path, monkeypatch, capsys):
     with pytest.raises(UserError, match="about 4.0 GB will be written, the disk has 3.0 MB free. "
                        "Choose."):
         check_space("recover", tmp_path, 4_000_000_000, "Choose.")
+
+
+def test_nothing_to_write_is_not_announced(tmp_path, capsys):
+    check_space("recover", tmp_path, 0, "Choose.")
+    assert capsys.readouterr().out == ""

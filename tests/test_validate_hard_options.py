@@ -90,7 +90,7 @@ def test_seeds_and_folders_make_no_difference():
     ([], "--output-dir is needed"),
     (["--output-dir", "run", "--seeds", "1", "2", "1"], "--seeds 1 2 1: a seed is named twice"),
     (["--output-dir", "run", "--val-dir", "/data/val", "--val-cache", "/data/val/cache"],
-     "is among the test images"),
+     "--val-cache: found /data/val/cache, expected a folder outside the images in /data/val,"),
     (["--output-dir", "run", "--protocol", "idc"], "invalid choice: 'idc'"),
     (["--output-dir", "run", "--epochs", "0"], "found 0, expected at least 1"),
     (["--output-dir", "run", "--student-name", "a/b"], "expected a plain name")])

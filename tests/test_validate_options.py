@@ -107,7 +107,8 @@ def test_rules_of_a_protocol_follow_student_and_images():
     (["--student-name", "a/b"], "expected a plain name"),
     (["--input-resize", "alexnet=64"], "the student is resnet18. Give --input-resize 64"),
     (["--input-resize", "big"], "expected a side in pixels"),
-    (["--val-dir", "val", "--val-cache", "val/cache"], "is among the test images"),
+    (["--val-dir", "val", "--val-cache", "val/cache"],
+     "--val-cache: found .*val/cache, expected a folder outside the images in .*val,"),
     (["--preset", "srel2"], "invalid choice")])
 def test_what_does_not_go_together_is_one_sentence(words, sentence):
     with pytest.raises(UserError, match=sentence):

@@ -16,10 +16,13 @@ from interrupting import interrupt
 from PIL import Image
 
 from data.image_set import ImageSet
+from data.images import centre_crop, square_crop
 from models.networks import build, load_network, save_network
 from relabel.generate_soft_label import main as label
 from utils.errors import UserError
 from validate import engine, testing
+from validate.experiment import prepare
+from validate.options import parse
 from validate.student_folder import StudentFolder
 from validate.train_fkd import main
 from validate.training import Training
@@ -209,6 +212,7 @@ def test_bf16_trains_and_is_tested_in_fp32(calm, capsys):
 
 @pytest.mark.parametrize(("more", "difference"), [
     (["--lr", "0.01"], "lr = 0.001, now lr = 0.01"),
+    (["--crop", "validation"], 'crop = "square", now crop = "validation"'),
     (["--precision", "bf16"], 'precision = "fp32", now precision = "bf16"'),
     (["--compile"], "compile = false, now compile = true"),
     (["--micro-batches", "apart"], 'micro_batches = "together", now')])
@@ -260,9 +264,17 @@ def test_a_folder_that_cannot_keep_test_images(made, monkeypatch, capsys):
     main([*command(made, "full"), "--epochs", "1"])
     assert "No space left on device): they are decoded into memory" in " ".join(
         capsys.readouterr().out.split())
-    with pytest.raises(OSError, match="No space"):  # asked for, so it is refused
+    with pytest.raises(UserError, match="--val-cache .*cache: cannot keep the decoded test images "
+                       ".No space left on device.. Choose another folder, or none."):
         main([*command(made, "full2", "--val-cache", str(made / "cache")), "--epochs", "1"])
     assert not (made / "run/students/full2").exists()
+
+
+def test_a_cache_that_cannot_be_made(made):
+    with pytest.raises(UserError, match="--val-cache /proc/cache: cannot keep the decoded test "
+                       "images .No such file or directory.. Choose another folder, or none."):
+        main([*command(made, "proc", "--val-cache", "/proc/cache"), "--epochs", "1"])
+    assert not (made / "run/students/proc").exists()
 
 
 def test_online_labels_give_identical_weights(trained):
@@ -344,6 +356,26 @@ def test_hard_labels_need_no_labels_folder_and_no_images_json(made, tmp_path):
     assert (tmp_path / "students/mixed/result.json").exists()
 
 
+def test_the_stem_is_that_of_the_labels_teacher(made, tmp_path, capsys):
+    run = copy_run(made, tmp_path)
+    shutil.rmtree(run / "labels")
+    tiny.teacher_folder(tmp_path / "teachers", TEACHERS, CLASSES, stem="small")
+    relabel(run, tmp_path / "teachers")
+
+    def stem(name, *more):
+        o = parse(command(made, name, "--epochs", "1", *more, run=run))
+        return prepare(o, torch.device("cpu")).options.student.stem
+
+    assert stem("small") == "small"
+    assert stem("no-small-stem", "--student", "convnet3") == "imagenet"
+    online = ["--labels", "teacher", "--teachers", TEACHERS[0], "--teacher-weights"]
+    assert stem("teacher", *online, str(tmp_path / "teachers")) == "small"
+    assert stem("hard", "--loss-type", "ce") == "imagenet"
+    assert "note: the student has" not in capsys.readouterr().out
+    assert stem("given", "--stem", "imagenet") == "imagenet"
+    assert "--stem imagenet, the labels' teacher has stem small" in capsys.readouterr().out
+
+
 def test_evaluate_a_saved_student(trained, tmp_path, capsys):
     test = result(trained, "first")["best"]
     expected = f"top-1 {test['top1']:.2f} %, top-5 {test['top5']:.2f} % of 12 test images"
@@ -359,6 +391,23 @@ def test_evaluate_a_saved_student(trained, tmp_path, capsys):
         main(["--evaluate", str(tmp_path / "none.safetensors"), *images])
 
 
+def test_test_images_are_cropped_as_the_option_says(trained, monkeypatch):
+    """--evaluate does it as the student was tested, if nothing else is said."""
+    first = Image.open(trained / f"val/{CLASSES[0]}/img_000.JPEG")
+    square, validation = square_crop(first, 32), centre_crop(first, 32)
+    assert json.loads((trained / "run/students/first/options.json").read_text())["options"][
+        "crop"] == "square"
+    main([*command(trained, "cropped", "--crop", "validation"), "--epochs", "1"])
+    for name, more, expected in (("first", [], square), ("cropped", [], validation),
+                                 ("cropped", ["--crop", "square"], square)):
+        seen = []
+        monkeypatch.setattr(testing, "accuracy", lambda _, pixels, *__, seen=seen, **___: (
+            seen.append(pixels[0]) or {"top1": 1.0, "top5": 1.0, "count": 1}))
+        main(["--evaluate", str(trained / f"run/students/{name}/best.safetensors"), "--output-dir",
+              str(trained / "run"), "--val-dir", str(trained / "val"), "--device", "cpu", *more])
+        assert torch.equal(seen[0], expected)
+
+
 @pytest.mark.parametrize(("more", "sentence"), [
     (["--val-dir", "nowhere"], "no such folder"), (["--train-dir", "nowhere"], "no such folder"),
     (["--fkd-path", "nowhere"], "labels.json: not found"), (["--epochs", "0"], "at least 1"),
@@ -368,6 +417,16 @@ def test_bad_input_in_one_sentence(made, more, sentence):
     with pytest.raises(UserError, match=sentence):
         main([*command(made, "refused"), *more])
     assert not (made / "run/students/refused").exists()
+
+
+@pytest.mark.parametrize("option", ["--train-dir", "--val-dir"])
+def test_students_among_the_images_are_refused(made, tmp_path, option):
+    root = tiny.image_folder(tmp_path / "images", CLASSES, 1, size=(32, 32))
+    with pytest.raises(UserError, match="--output-dir: found .*images/students, expected a folder "
+                       f"outside the images in {root},"):
+        main(["--loss-type", "ce", "--train-dir", str(made / "run/images"), *command(
+            made, "x", option, str(root), run=root)])
+    assert not (root / "students").exists()
 
 
 def test_bad_input_through_the_command_line(made):

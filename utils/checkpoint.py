@@ -3,15 +3,16 @@
 import contextlib
 import hashlib
 import json
+import pickle
+import re
 import zipfile
 import zlib
-from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from utils.errors import UserError
+from utils.errors import UserError, explain
 from utils.files import write_bytes, written_whole
 
 
@@ -51,14 +52,27 @@ def load_tensors(path):
 @contextlib.contextmanager
 def _reading(path):
     """An open safetensors file; what goes wrong inside becomes a UserError."""
-    if not Path(path).exists():
-        raise UserError(f"{path}: no such file.")
+    _check_opens(path)
     try:
         with safe_open(path, "pt") as file:
             yield file
     except (SafetensorError, ValueError, OSError) as error:
         raise UserError(f"{path}: damaged or not a safetensors file ({first_line(error)}). Remove "
                         "it and make it again.") from None
+
+
+def _check_opens(path):
+    """Raise UserError for a file that is missing, a folder, or one without permission to read.
+
+    safetensors calls all of these a missing file.
+    """
+    try:
+        with open(path, "rb"):
+            pass
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file.") from None
+    except OSError as error:
+        raise UserError(explain(error) or f"{path}: cannot be read ({error.strerror}).") from None
 
 
 def _header(file):
@@ -119,16 +133,27 @@ def load_state(path):
     mapped file, so none is larger than the file. Raises UserError for a file that is missing,
     damaged or not safe.
     """
+    _check_opens(path)
     try:
         zipped = zipfile.is_zipfile(path)
         if zipped:
             _check_archive(path)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file.") from None
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise UserError(f"{path}: damaged or not safe to load ({first_line(error)}). Remove it and "
-                        "run this again.") from None
+        raise _not_loaded(path, error) from None
+
+
+def _not_loaded(path, error):
+    """The UserError for what torch.load raised, without its advice to switch weights_only off."""
+    why = first_line(error)
+    if isinstance(error, pickle.UnpicklingError):
+        unsafe = re.search(r"GLOBAL (\S{1,80})", str(error))
+        if unsafe:
+            return UserError(f"{path}: holds {unsafe[1]}, expected tensors and plain values alone. "
+                             "Reading anything else could run code, so it is not read. Ask its "
+                             "author for a state dict (model.state_dict()).")
+        why = "it is no pickle of tensors and plain values"
+    return UserError(f"{path}: damaged or not safe to load ({why}). Remove it and run this again.")
 
 
 def _check_archive(path):

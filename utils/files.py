@@ -157,10 +157,12 @@ def free_bytes(folder):
 
 
 def check_space(stage, folder, needed, advice):
-    """Print how many bytes a stage will write and how many are free.
+    """Print how many bytes a stage will write and how many are free; nothing where there are none.
 
     Raises UserError, which ends in `advice`, when there are too few.
     """
+    if needed <= 0:
+        return
     free = free_bytes(folder)
     print0(f"{stage}: about {size_words(needed)} to write, {size_words(free)} free")
     if needed > free:

@@ -6,7 +6,7 @@ import torch
 
 from data import run_folder
 from data.image_set import ImageSet, open_distilled, open_real
-from models.networks import Network, build, check_image_size, file_stem
+from models.networks import Network, build, check_image_size, file_stem, has_stem
 from utils import distributed, files
 from utils.errors import UserError
 from utils.options import print_options, shown
@@ -40,9 +40,9 @@ def prepare(o, device):
     """The Experiment that options ask for. Raises UserError for what does not fit together."""
     images = open_distilled(o.data.train_dir or o.data.output_dir / "images", o.run.workers)
     o = options.resolve(o, images)
-    test = open_test(o, images)
+    test = open_test(o, images, o.data.crop)
     source = label_source.open_source(o, images, device)
-    o = options.with_plan(o, source.plan_options)
+    o = options.with_labels(o, source.plan_options, default_stem(o, source))
 
     network = build_student(o, test.classes)
     check_image_size(network, o.data.image_size)
@@ -52,6 +52,16 @@ def prepare(o, device):
                       open_folder(o), device)
 
 
+def default_stem(o, source):
+    """The stem of a student for which none is given: its teacher's, where it can have that."""
+    name, given = o.student.student, o.student.stem
+    if given and source.stem and given != source.stem:
+        distributed.print0(f"note: the student has --stem {given}, the labels' teacher has stem "
+                           f"{source.stem}.")
+    suits = source.stem is not None and has_stem(name, source.stem, o.data.image_size)
+    return source.stem if suits else "imagenet"
+
+
 def micro_batches(o):
     """How batches are cut, from resolved options."""
     optimisation = o.optimisation
@@ -59,17 +69,19 @@ def micro_batches(o):
                         optimisation.micro_batches == "together")
 
 
-def open_test(o, images, square=False):
+def open_test(o, images, crop):
     """The real test images, an ImageSet with the classes and the size of the distilled ones.
 
-    square: which crop, see data.image_set.Files.
+    crop: of images that are files, see data.image_set.Files.
     """
     test = open_real(o.data.dataset or images.dataset, "test", o.data.val_dir, images.image_size,
-                     images.known_classes, o.run.workers, square)
+                     images.known_classes, o.run.workers, crop)
     if len(test.classes) != len(images.classes):
         raise UserError(f"{o.data.val_dir}: has {len(test.classes)} class folders, the distilled "
                         f"images in {images.folder} have {len(images.classes)}. Give the "
                         "validation folder of the data that was distilled.")
+    for folder in (images.folder, test.folder):
+        run_folder.check_apart("--output-dir", o.data.output_dir / "students", folder)
     return test
 
 

@@ -71,10 +71,11 @@ class Experiment:
 
 def open_study(o, device):
     """The Study that options ask for. Raises UserError for what does not fit together."""
+    # The protocols keep the whole short side, of distilled images as of real ones.
     images = open_distilled(o.data.train_dir or o.data.output_dir / "images", o.run.workers,
-                            hard_options.image_size(o), square=True)
+                            hard_options.image_size(o), "square")
     study = Study(o, hard_options.recipe_of(o, images), images,
-                  experiment.open_test(o, images, square=True), device)
+                  experiment.open_test(o, images, "square"), device)
     check_image_size(build_student(study, study.recipe.seeds[0]), images.image_size)
     return study
 

@@ -140,7 +140,7 @@ class Training:
         """Facts for the header of a weight file, with the test of these weights."""
         options = self.experiment.manifest["options"]
         return {"dataset": options["dataset"], "image_size": options["image_size"],
-                "options": options, **test}
+                "crop": self.experiment.study.test.crop, "options": options, **test}
 
     def save_best(self):
         """Write the best weights, unless they have been written."""

@@ -45,6 +45,13 @@ class LabelSource:
                             "ensemble": self.ensemble.rule},
                 "teachers": {network.name: fingerprint(network) for network in networks}}
 
+    @property
+    def stem(self):
+        """The stem of the teacher that labels, the first of several; None where none is known."""
+        if self.ensemble is not None:
+            return self.ensemble.teachers[0].stem
+        return self.store and self.store.stem
+
     def epoch(self, epoch):
         """(EpochPlan, labels) of an epoch; labels as validate.batches.epoch_batches takes them."""
         if self.kind == "stored":

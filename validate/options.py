@@ -9,7 +9,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.names import AUGMENT_WORDS, AUGMENTS, DATASETS, MIXES
+from data.names import AUGMENT_WORDS, AUGMENTS, CROPS, DATASETS, MIXES, crop_rule
+from data.run_folder import check_apart
 from models.names import ENSEMBLE_RULES, STEMS
 from utils import options, schedules
 from utils.errors import UserError
@@ -108,6 +109,9 @@ class Data(Images):
         None, "side of the test images; read by --evaluate alone, where neither the checkpoint nor "
         "distilled images give it (default: 224, or 32 for CIFAR and digits)",
         type=options.positive_int, metavar="PIXELS")
+    crop: str = option(
+        "auto", "of test image files that do not have this size: validation keeps 224/256 of the "
+        "short side, square keeps all of it, auto: square below 64 px", choices=CROPS)
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,10 @@ class Net:
 class Student(Net):
     """The network that is trained, and what is kept of it."""
 
+    stem: str | None = option(
+        None, "small: first convolution with stride 1 and no max-pool, for small images (default: "
+        "that of the labels' teacher, where the student can have it; else imagenet)",
+        choices=STEMS)
     ema: float = option(
         0.0, "decay per step of a moving average of the weights, which is then tested and kept "
         "(EDC: 0.99); 0: no average", type=decay, metavar="DECAY")
@@ -317,11 +325,8 @@ def check(o):
 
 def check_cache(data):
     """Raise UserError for a cache among the test images. data: Images."""
-    if isinstance(data.val_cache, Path) and data.val_dir is not None:
-        cache = data.val_cache.resolve()
-        if data.val_dir.resolve() in (cache, *cache.parents):
-            raise UserError(f"--val-cache {data.val_cache}: is among the test images. Choose one "
-                            f"outside {data.val_dir}.")
+    if isinstance(data.val_cache, Path):
+        check_apart("--val-cache", data.val_cache, data.val_dir)
 
 
 def label_kind(o):
@@ -359,8 +364,8 @@ def resolve(o, images):
     """The options with defaults, rules and what depends on the distilled images filled in.
 
     images: an ImageSet. An option that the others leave unread becomes None, so that its value
-    makes no difference between students. Batch size, crops, flips and mixing may still be None: the
-    labels give them (with_plan).
+    makes no difference between students. Batch size, crops, flips, mixing and stem may still be
+    None: the labels give them (with_labels).
     """
     objective, optimisation, name = o.objective, o.optimisation, o.student.student
     kind, loss = label_kind(o), o.objective.loss_type
@@ -370,8 +375,10 @@ def resolve(o, images):
     ipc = rules.images_per_class(len(images), len(images.classes))
     teachers = o.soft_labels.teachers[: 1 if o.soft_labels.ensemble == "single" else None]
     target = objective.gt_target or ("mixed" if kind == "hard" else "unmixed")
+    dataset = o.data.dataset or images.dataset
     return options.with_values(
-        o, dataset=o.data.dataset or images.dataset, image_size=images.image_size,
+        o, dataset=dataset, image_size=images.image_size,
+        crop=crop_rule(o.data.crop, images.image_size, dataset),
         input_resize=input_side(o.student),
         teachers=teachers if kind == "teacher" else None,
         ensemble=o.soft_labels.ensemble if kind == "teacher" else None,
@@ -387,11 +394,15 @@ def resolve(o, images):
         zeta=optimisation.zeta if optimisation.lr_schedule.startswith("ssrs") else None)
 
 
-def with_plan(o, plan):
-    """The options with batch size, crops, flips and mixing of the epochs' plans (PlanOptions)."""
+def with_labels(o, plan, stem):
+    """The options with what the labels give.
+
+    plan: PlanOptions, for batch size, crops, flips and mixing. stem: of a student whose stem is not
+    given.
+    """
     return options.with_values(o, batch_size=plan.batch_size, augment=plan.augment,
                                min_scale_crops=plan.min_area, flip_prob=plan.flip,
-                               mix_type=plan.mix)
+                               mix_type=plan.mix, stem=o.student.stem or stem)
 
 
 def result_options(o, plan):

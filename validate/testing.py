@@ -22,7 +22,7 @@ def decoded_pixels(test, data):
     """All images of the test ImageSet: uint8 [N, 3, S, S] on the CPU (ImageNet at 224 px: 7.5 GB).
 
     Images that are files are mapped from a file of pixels that all runs share. Others lie in
-    memory, and so do all where the default folder for that file cannot be written. Raises OSError
+    memory, and so do all where the default folder for that file cannot be written. Raises UserError
     where the folder that --val-cache names cannot be written.
     """
     folder = cache_folder(data)
@@ -31,7 +31,8 @@ def decoded_pixels(test, data):
             return decoded(test, folder)
         except OSError as error:
             if data.val_cache is not None:
-                raise
+                raise UserError(f"--val-cache {folder}: cannot keep the decoded test images "
+                                f"({error.strerror}). Choose another folder, or none.") from None
             print0(f"note: {folder} cannot keep the decoded test images ({error.strerror}): they "
                    "are decoded into memory. --val-cache names another folder.")
     with progress_bar(len(test), "decode test images", " images", leave=False) as bar:
@@ -74,6 +75,7 @@ def open_described(o, network, about):
     size = o.data.image_size or about.get("image_size") or network.image_size
     if size is None and images is not None:
         size = images.image_size
+    crop = o.data.crop if "crop" in o.given else about.get("crop") or "auto"
     classes = network.classes or (images and images.known_classes)
     return open_real(dataset or "imagefolder", "test", o.data.val_dir, size, classes,
-                     o.run.workers)
+                     o.run.workers, crop)

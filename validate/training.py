@@ -76,7 +76,7 @@ class Training:
         self.average = weight_average(self.network, o.student.ema) if o.student.ema else None
         # Facts for the headers of the weight files.
         self.about = {"dataset": o.data.dataset, "image_size": o.data.image_size,
-                      "options": experiment.manifest["options"]}
+                      "crop": o.data.crop, "options": experiment.manifest["options"]}
         self.start, self.last, self.best, self.seconds = 0, None, None, 0.0
 
     def run(self):

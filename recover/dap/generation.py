@@ -13,7 +13,7 @@ from data.class_lists import class_list
 from data.image_set import ImageSet, open_real
 from data.images import to_pil, to_tensor
 from data.names import default_image_size
-from data.run_folder import settle_manifest, versions
+from data.run_folder import check_apart, settle_manifest, versions
 from models import diffusion
 from recover.dap.backbones import Backbone, choose_size
 from recover.dap.guidance import gather_reals, guidance
@@ -58,13 +58,16 @@ def prepare(options):
     device, options = distributed.choose_device(options.run.device), resolve(options)
     data, run = options.data, options.run
     classes, shard = data.classes and class_list(data.classes), settle_shard(run.shard)
+    if data.dataset == "imagefolder":
+        check_apart("--output-dir", run.output_dir / "images", data.train_dir)
     check_writable(run.output_dir)
     remove_leftovers(run.output_dir)
 
     # The model, the real images at its size, and what depends on them
     model = diffusion.load(options.model.backbone, options.model.weights, options.model.vae_weights)
     size = choose_size(model, options.model.sample_size)
-    real = open_real(data.dataset, "train", data.train_dir, size, classes, run.workers, square=True)
+    real = open_real(data.dataset, "train", data.train_dir, size, classes, run.workers,
+                     crop="square")  # as diffusion models are trained
     backbone = Backbone(model, real.classes, options.model, size, options.arithmetic, device)
     options = settle_sizes(options, backbone)
     weights = model.fingerprint()
