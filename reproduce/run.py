@@ -138,10 +138,13 @@ def check_folders(sizes):
     """Raise UserError for folders of images that are missing, before the first stage."""
     if sizes.dataset != "imagefolder":
         return
-    for folder, name in ((sizes.train_dir, "TRAIN_DIR"), (sizes.val_dir, "VAL_DIR")):
+    for name in ("train_dir", "val_dir"):
+        folder = getattr(sizes, name)
         if folder is None or not folder.is_dir():
-            raise UserError(f"{folder}: no such folder of images. Set {name} to a folder with one "
-                            "sub-folder per class.")
+            found = (f"{folder}: no such folder of images" if folder else
+                     "no folder of images was given")
+            raise UserError(f"{found}. Set {name.upper()} (or {options.flag(name)}) to a folder "
+                            "with one sub-folder per class.")
 
 
 def run_cells(cells, sizes, after_student=lambda: None):

@@ -138,6 +138,7 @@ def test_scripts_are_posix_sh(script):
     shell, text = shutil.which("dash") or "sh", (ROOT / script).read_text()
     assert subprocess.run([shell, "-n", ROOT / script], capture_output=True).returncode == 0
     assert not re.search(r"\[\[|^\s*source |pipefail|\bfunction \w+|<\(", text, re.M)
+    assert not re.search(r'(?<!CDPATH= )cd "\$\(', text)
     assert not [line for line in text.splitlines() if len(line) > 100]
 
 

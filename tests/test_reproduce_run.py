@@ -73,9 +73,12 @@ def test_several_gpus_are_refused(tmp_path):
 
 def test_missing_folders_are_named_before_anything_runs(tmp_path):
     (tmp_path / "train/a").mkdir(parents=True)
-    with pytest.raises(UserError, match="no such folder of images. Set VAL_DIR"):
-        run.main(["table1", "r18", "ipc10", "prism", "--train-dir", str(tmp_path / "train"),
-                  "--val-dir", str(tmp_path / "val"), "--output-dir", str(tmp_path / "out")])
+    words = ["table1", "r18", "ipc10", "prism", "--output-dir", str(tmp_path / "out"),
+             "--train-dir", str(tmp_path / "train")]
+    with pytest.raises(UserError, match="/val: no such folder of images. Set VAL_DIR .or --val-di"):
+        run.main([*words, "--val-dir", str(tmp_path / "val")])
+    with pytest.raises(UserError, match="^no folder of images was given. Set VAL_DIR .or --val-d"):
+        run.main(words)
     assert not (tmp_path / "out").exists()
 
 
