@@ -64,8 +64,27 @@ def parse(argv=None):
                         f"Name it, as in {table.name} ipc10.")
     sizes = settle(Sizes(**{field.name: getattr(given, field.name) for field in fields(Sizes)}),
                    table.name)
+    check_online_teacher(sizes.online_teacher)
     table = cells_for(table, sizes.dataset)
     return Request(table, pick(table, given.words), sizes, given.action)
+
+
+def check_online_teacher(name):
+    """Raise UserError for a network that there is not.
+
+    Only the libraries know their names, so nothing is said where they are not installed, and
+    commands are only printed.
+    """
+    if name in (None, "student"):
+        return
+    try:
+        from models.networks import check_name
+    except ImportError:
+        return
+    try:
+        check_name(name)
+    except UserError as error:
+        raise UserError(f"--online-teacher (ONLINE_TEACHER): {error}") from None
 
 
 def cells_for(table, dataset):

@@ -65,6 +65,19 @@ def test_list_has_the_papers_numbers_and_notes(capsys):
     assert lines[-1].startswith("[3] CDA's cosine curve")
 
 
+def test_an_online_teacher_that_does_not_exist_is_refused(capsys, monkeypatch):
+    words = ["table1", "r18", "ipc10", "delt", "--dry-run", "--online-teacher"]
+    with pytest.raises(UserError, match="ONLINE_TEACHER.: resnet81: no such network. Did you"):
+        run.main([*words, "resnet81"])
+    for name in ("student", "mobilenet_v2"):
+        run.main([*words, name])
+    assert "--teachers mobilenet_v2" in capsys.readouterr().out
+
+    monkeypatch.setitem(sys.modules, "models.networks", None)  # as where PyTorch is missing
+    run.main([*words, "resnet81"])
+    assert "--teachers resnet81" in capsys.readouterr().out
+
+
 def test_several_gpus_are_refused(tmp_path):
     done = script("table1", tmp_path, NGPU="4")
     assert done.returncode == 2
