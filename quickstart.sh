@@ -8,7 +8,7 @@ SEEDS=${SEEDS:-1}                           # students per set, with the seeds 0
 # ---- nothing to edit below ----
 set -eu
 export CALLER_DIR="${CALLER_DIR:-$PWD}"
-cd "$(dirname "$0")"
+CDPATH= cd "$(dirname "$0")"
 . ./utils/environment.sh
 . ./utils/launch.sh
 use_environment requirements.txt

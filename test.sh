@@ -2,7 +2,7 @@
 # Set up .venv where needed and run the tests.        sh test.sh [--all] [pytest options ...]
 # --all: with the slow ones too. JOBS processes of one thread each share the files of tests.
 set -eu
-cd "$(dirname "$0")"
+CDPATH= cd "$(dirname "$0")"
 . ./utils/environment.sh
 use_environment requirements-dev.txt
 JOBS=${JOBS:-2}

@@ -312,8 +312,10 @@ def open_real(dataset, split, root=None, image_size=None, classes=None, workers=
     image_size = image_size or default_image_size(dataset)
     if dataset == "imagefolder":
         if root is None:
-            option = "--train-dir" if split == "train" else "--val-dir"
-            raise UserError(f"a folder of {split} images is needed: give {option}.")
+            option, variable = (("--train-dir", "TRAIN_DIR") if split == "train" else
+                                ("--val-dir", "VAL_DIR"))
+            raise UserError(f"a folder of {split} images is needed: give {option} ({variable} in "
+                            "the scripts).")
         return _open_folder(Path(root), split, image_size, classes, workers, crop)
 
     own, arrays, labels = _digits(split) if dataset == "digits" else _cifar(dataset, split, root)
@@ -537,7 +539,8 @@ def _cifar(dataset, split, root):
 
     if root is None:
         raise UserError(f"--dataset {dataset}: a folder is needed: give --train-dir (or "
-                        "--val-dir), where torchvision keeps or will download the data.")
+                        "--val-dir; TRAIN_DIR and VAL_DIR in the scripts), where torchvision keeps "
+                        "or will download the data.")
     kind = datasets.CIFAR10 if dataset == "cifar10" else datasets.CIFAR100
     try:
         with first_on_node():

@@ -8,7 +8,12 @@ accuracy, seconds) per network. The same command again skips finished networks a
 unfinished one. Under torchrun each process trains other networks.
 """
 
+import sys
 from dataclasses import asdict
+from pathlib import Path
+
+if not __package__:  # started by its path, without -m: rooms are found from the root
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data.names import default_image_size
 from data.run_folder import check_apart

@@ -6,7 +6,12 @@ Writes pixel_dit.safetensors, pixel_dit.json (its options) and samples.png. The 
 skips a finished model and goes on inside an unfinished one.
 """
 
+import sys
 from dataclasses import asdict
+from pathlib import Path
+
+if not __package__:  # started by its path, without -m: rooms are found from the root
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data.run_folder import check_apart
 from models.diffusion_options import make_plan, parse

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Train a diffusion model on scikit-learn's digits.  sh pretrain_diffusion_digits.sh [--option ...]
-ROOT=$(cd "$(dirname "$0")/.." && pwd)                     # the project's root
+ROOT=$(CDPATH= cd "$(dirname "$0")/.." && pwd)             # the project's root
 OUTPUT_DIR=${OUTPUT_DIR:-$ROOT/results/diffusion/digits}   # pixel_dit.safetensors and samples.png
 SEED=${SEED:-0}
 # ---- nothing to edit below ----

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Train the quickstart's teachers on scikit-learn's digits.   sh pretrain_digits.sh [--option ...]
-ROOT=$(cd "$(dirname "$0")/.." && pwd)                    # the project's root
+ROOT=$(CDPATH= cd "$(dirname "$0")/.." && pwd)            # the project's root
 TEACHERS=${TEACHERS:-resnet18 mobilenet_v2 shufflenet_v2_x0_5 alexnet}
 OUTPUT_DIR=${OUTPUT_DIR:-$ROOT/results/teachers/digits}   # NAME.safetensors and NAME.json
 SEED=${SEED:-0}

@@ -4,6 +4,12 @@
         --output-dir results/dap_nette_ipc10
 """
 
+import sys
+from pathlib import Path
+
+if not __package__:  # started by its path, without -m: rooms are found from the root
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 from recover.dap.options import parse
 from utils.errors import run_entry
 

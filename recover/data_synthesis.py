@@ -3,6 +3,12 @@
     python -m recover.data_synthesis --train-dir imagenet/train --output-dir results/prism_r18_ipc10
 """
 
+import sys
+from pathlib import Path
+
+if not __package__:  # started by its path, without -m: rooms are found from the root
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 from recover.options import parse
 from utils.errors import run_entry
 

@@ -3,6 +3,12 @@
     python -m relabel.generate_soft_label --output-dir results/prism_r18_ipc10
 """
 
+import sys
+from pathlib import Path
+
+if not __package__:  # started by its path, without -m: rooms are found from the root
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 from data.run_folder import check_apart, settle_manifest, versions
 from relabel.options import manifest_options, parse, resolve
 from utils import distributed, options

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Soft labels, primary teacher ResNet-18, 10 images per class.   sh relabel_r18.sh [--option ...]
-ROOT=$(cd "$(dirname "$0")/.." && pwd)             # the project's root
+ROOT=$(CDPATH= cd "$(dirname "$0")/.." && pwd)     # the project's root
 PRESET=${PRESET:-prism}                            # or another method's: sre2l cda gvbsm edc
 TEACHERS=${TEACHERS:-}                             # the primary first
 ENSEMBLE=${ENSEMBLE:-}                             # equal_energy, primary_half, mean or single

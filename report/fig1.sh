@@ -4,7 +4,7 @@
 # UMAP as in the paper needs pip install umap-learn; EMBEDDING=tsne needs nothing more. The paper
 # does not say which ten classes it took: --classes n01440764 n01443537 ... chooses.
 # The sets are those of sh table1.sh r18 ipc50 prism sre2l gvbsm delt; their images are enough.
-ROOT=$(cd "$(dirname "$0")/.." && pwd)             # the project's root
+ROOT=$(CDPATH= cd "$(dirname "$0")/.." && pwd)     # the project's root
 TABLES=${TABLES:-$ROOT/results/tables}             # where the run folders are
 RUNS=${RUNS:-PRISM=$TABLES/prism_r18_ipc50 SRe2L=$TABLES/sre2l_ipc50
              G-VBSM=$TABLES/gvbsm_ipc50 DELT=$TABLES/delt_ipc50}   # no spaces in a folder

@@ -3,7 +3,7 @@
 #     sh fig4.sh [--option value ...]
 # Paper: mean cosine similarity at most 0.83 for PRISM, 0.86 to 0.92 for SRe2L, G-VBSM and DELT.
 # The sets are those of sh table1.sh r18 ipc10 prism sre2l gvbsm delt; their images are enough.
-ROOT=$(cd "$(dirname "$0")/.." && pwd)             # the project's root
+ROOT=$(CDPATH= cd "$(dirname "$0")/.." && pwd)     # the project's root
 TABLES=${TABLES:-$ROOT/results/tables}             # where the run folders are
 RUNS=${RUNS:-PRISM=$TABLES/prism_r18_ipc10 SRe2L=$TABLES/sre2l_ipc10
              G-VBSM=$TABLES/gvbsm_ipc10 DELT=$TABLES/delt_ipc10}   # no spaces in a folder

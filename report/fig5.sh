@@ -3,7 +3,7 @@
 #     sh fig5.sh [--option value ...]
 # PRISM is that of sh table1.sh r18 ipc10 prism. SRe2L starts from noise; from the same images:
 #     OUTPUT_DIR=results/tables/sre2l_real_ipc10 sh recover_r18.sh --preset sre2l --start real
-ROOT=$(cd "$(dirname "$0")/.." && pwd)             # the project's root
+ROOT=$(CDPATH= cd "$(dirname "$0")/.." && pwd)     # the project's root
 TABLES=${TABLES:-$ROOT/results/tables}             # where the run folders are
 RUNS=${RUNS:-SRe2L=$TABLES/sre2l_real_ipc10
              PRISM=$TABLES/prism_r18_ipc10}        # no spaces in a folder

@@ -3,11 +3,11 @@
 #     sh ablation_dap.sh [gamma layer ...] [--dry-run] [--list]
 # Words: gamma layer kernel range reals scale (the panels), and a row's own; without words all 28
 # cells are made.
-ROOT=$(cd "$(dirname "$0")/.." && pwd)           # the project's root
+ROOT=$(CDPATH= cd "$(dirname "$0")/.." && pwd)   # the project's root
 TABLE=ablation_dap
 DATASET=${DATASET:-imagefolder}                  # or digits: small, on a CPU
-TRAIN_DIR=${TRAIN_DIR:-/path/to/imagenet/train}  # real training images, one folder per class (wnid)
-VAL_DIR=${VAL_DIR:-/path/to/imagenet/val}        # real test images, likewise
+TRAIN_DIR=${TRAIN_DIR:-}                         # real training images, one folder per class (wnid)
+VAL_DIR=${VAL_DIR:-}                             # real test images, likewise
 DIFFUSION_WEIGHTS=${DIFFUSION_WEIGHTS:-}         # hub name or folder of DiT; empty: published
 OUTPUT_DIR=${OUTPUT_DIR:-}                       # of all run folders; empty: results/tables
 IPC=${IPC:-}                                     # images per class; empty: 10
@@ -27,7 +27,7 @@ if [ "${NGPU:-1}" != 1 ]; then
 fi
 # shellcheck disable=SC2086 # the seeds are a list of numbers
 launch reproduce.run "$TABLE" --seeds $SEEDS --full-seeds "$FULL_SEEDS" --dataset "$DATASET" \
-    --train-dir "$TRAIN_DIR" --val-dir "$VAL_DIR" \
+    ${TRAIN_DIR:+--train-dir "$TRAIN_DIR"} ${VAL_DIR:+--val-dir "$VAL_DIR"} \
     ${OUTPUT_DIR:+--output-dir "$OUTPUT_DIR"} ${IMAGE_SIZE:+--image-size "$IMAGE_SIZE"} \
     ${TEACHER_WEIGHTS:+--teacher-weights "$TEACHER_WEIGHTS"} ${IPC:+--ipc "$IPC"} \
     ${DIFFUSION_WEIGHTS:+--diffusion-weights "$DIFFUSION_WEIGHTS"} \

@@ -2,7 +2,7 @@
 # The paper's Tables 2 and 3 on digits, with errors over seeds and a verdict per ordering.
 #     sh digits.sh [table2] [table3]
 # Below an hour on 2 cores. CSV_DIR=results/measured keeps the numbers that docs/results.md shows.
-ROOT=$(cd "$(dirname "$0")/.." && pwd)             # the project's root
+ROOT=$(CDPATH= cd "$(dirname "$0")/.." && pwd)     # the project's root
 SEEDS=${SEEDS:-0 1 2}                              # of images, labels and student together
 IPC=${IPC:-}                                       # images per class; empty: Table 2 10, Table 3 5
 ITERATION=${ITERATION:-100}                        # steps of the longest slices

@@ -4,7 +4,7 @@
 # Where one GPU is visible, because Slurm gave it, or none, the stage runs as it is.
 set -eu
 export CALLER_DIR="${CALLER_DIR:-$PWD}"
-cd "$(dirname "$0")/.."
+CDPATH= cd "$(dirname "$0")/.."
 . ./utils/launch.sh
 NGPU=1
 

@@ -9,6 +9,7 @@ from report.verdicts import spread
 from reproduce import commands
 from reproduce.cells import columns
 from reproduce.departures import departures
+from reproduce.steps import read_timings
 from utils.files import read_json, write_bytes, written_whole
 
 COLUMNS = ("table", "cell", "row", "paper", "paper_std", "ours", "ours_std", "seeds", "seeds_of",
@@ -86,11 +87,9 @@ def recover_seconds(run):
 
 def relabel_seconds(command, sizes):
     """Seconds of a relabel command: a table script's timings, or those of Snakemake's jobs."""
-    timings = sizes.output_dir / "timings.json"
-    if timings.exists():
-        step = read_json(timings, "the table scripts").get(command.title)
-        if step:
-            return step["seconds"]
+    step = read_timings(sizes.output_dir / "timings.json").get(command.title)
+    if step:
+        return step["seconds"]
     total = 0.0
     for path in sizes.output_dir.glob(f"snakemake/{command.slug}.*.tsv"):
         total += float(path.read_text().splitlines()[1].split("\t")[0])

@@ -64,8 +64,27 @@ def parse(argv=None):
                         f"Name it, as in {table.name} ipc10.")
     sizes = settle(Sizes(**{field.name: getattr(given, field.name) for field in fields(Sizes)}),
                    table.name)
+    check_online_teacher(sizes.online_teacher)
     table = cells_for(table, sizes.dataset)
     return Request(table, pick(table, given.words), sizes, given.action)
+
+
+def check_online_teacher(name):
+    """Raise UserError for a network that there is not.
+
+    Only the libraries know their names, so nothing is said where they are not installed, and
+    commands are only printed.
+    """
+    if name in (None, "student"):
+        return
+    try:
+        from models.networks import check_name
+    except ImportError:
+        return
+    try:
+        check_name(name)
+    except UserError as error:
+        raise UserError(f"--online-teacher (ONLINE_TEACHER): {error}") from None
 
 
 def cells_for(table, dataset):
@@ -138,10 +157,13 @@ def check_folders(sizes):
     """Raise UserError for folders of images that are missing, before the first stage."""
     if sizes.dataset != "imagefolder":
         return
-    for folder, name in ((sizes.train_dir, "TRAIN_DIR"), (sizes.val_dir, "VAL_DIR")):
+    for name in ("train_dir", "val_dir"):
+        folder = getattr(sizes, name)
         if folder is None or not folder.is_dir():
-            raise UserError(f"{folder}: no such folder of images. Set {name} to a folder with one "
-                            "sub-folder per class.")
+            found = (f"{folder}: no such folder of images" if folder else
+                     "no folder of images was given")
+            raise UserError(f"{found}. Set {name.upper()} (or {options.flag(name)}) to a folder "
+                            "with one sub-folder per class.")
 
 
 def run_cells(cells, sizes, after_student=lambda: None):

@@ -2,6 +2,7 @@
 fails."""
 
 import gc
+import math
 import sys
 import time
 import traceback
@@ -9,7 +10,23 @@ from dataclasses import dataclass
 
 from reproduce import command_line
 from utils.errors import UserError, explain
-from utils.files import read_json, write_json
+from utils.files import damaged, read_json, write_json
+from utils.text import printable
+
+
+def read_timings(path):
+    """What Timings keeps; {} where nothing was timed yet. Raises UserError for a damaged file."""
+    if not path.exists():
+        return {}
+    timings = read_json(path, "the same command")
+    for title, step in timings.items():
+        try:
+            whole = isinstance(step["command"], str) and 0 <= step["seconds"] < math.inf
+        except (KeyError, TypeError):
+            whole = False
+        if not whole:
+            raise damaged(path, "the same command", f"step {title!r}")
+    return timings
 
 
 class Timings:
@@ -23,7 +40,7 @@ class Timings:
 
     def __init__(self, path):
         self.path = path
-        self.seconds = read_json(path, "an earlier start") if path.exists() else {}
+        self.seconds = read_timings(path)
 
     def add(self, title, command, seconds, complete):
         """Add the seconds of a start. command: its line; with another one the count begins anew."""
@@ -85,7 +102,8 @@ class Steps:
             sentence = explain(error)
             if sentence is None:
                 traceback.print_exc()
-            print(f"error: {title}: {sentence or repr(error)}", file=sys.stderr, flush=True)
+            print(printable(f"error: {title}: {sentence or repr(error)}"), file=sys.stderr,
+                  flush=True)
         _free_gpu()  # the error held on to what its frames had on the GPU
         return Failure(title, 1 if sentence is None else 2)
 

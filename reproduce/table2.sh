@@ -3,11 +3,11 @@
 #     sh table2.sh [dual-pre multi4 ...] [--dry-run] [--list]
 # Words: real sre2l single-intra dual-intra single-pre dual-pre multi2 multi3 multi4; without words
 # all 9 cells are made.
-ROOT=$(cd "$(dirname "$0")/.." && pwd)           # the project's root
+ROOT=$(CDPATH= cd "$(dirname "$0")/.." && pwd)   # the project's root
 TABLE=table2
 DATASET=${DATASET:-imagefolder}                  # or digits: small, on a CPU
-TRAIN_DIR=${TRAIN_DIR:-/path/to/imagenet/train}  # real training images, one folder per class (wnid)
-VAL_DIR=${VAL_DIR:-/path/to/imagenet/val}        # real test images, likewise
+TRAIN_DIR=${TRAIN_DIR:-}                         # real training images, one folder per class (wnid)
+VAL_DIR=${VAL_DIR:-}                             # real test images, likewise
 TEACHER_WEIGHTS=${TEACHER_WEIGHTS:-}             # or a folder of NAME.safetensors; empty: published
 OUTPUT_DIR=${OUTPUT_DIR:-}                       # of all run folders; empty: results/tables
 IMAGE_SIZE=${IMAGE_SIZE:-}                       # side in pixels; empty: 224, digits 32
@@ -30,7 +30,7 @@ if [ "${NGPU:-1}" != 1 ]; then
 fi
 # shellcheck disable=SC2086 # the seeds are a list of numbers
 launch reproduce.run "$TABLE" --seeds $SEEDS --full-seeds "$FULL_SEEDS" --dataset "$DATASET" \
-    --train-dir "$TRAIN_DIR" --val-dir "$VAL_DIR" \
+    ${TRAIN_DIR:+--train-dir "$TRAIN_DIR"} ${VAL_DIR:+--val-dir "$VAL_DIR"} \
     ${OUTPUT_DIR:+--output-dir "$OUTPUT_DIR"} ${IMAGE_SIZE:+--image-size "$IMAGE_SIZE"} \
     ${TEACHER_WEIGHTS:+--teacher-weights "$TEACHER_WEIGHTS"} ${IPC:+--ipc "$IPC"} \
     ${DIFFUSION_WEIGHTS:+--diffusion-weights "$DIFFUSION_WEIGHTS"} \

@@ -3,11 +3,11 @@
 #     sh table_dap.sh [nette resnetap10 ipc10 ...] [--dry-run] [--list]
 # Words: nette woof idc imagenet; convnet6 resnetap10 resnet18 resnet18-soft ...; ipc10 ipc50 ...
 # and random dit dap. Without words all 99 cells are made. digits has cells of its own (--list).
-ROOT=$(cd "$(dirname "$0")/.." && pwd)           # the project's root
+ROOT=$(CDPATH= cd "$(dirname "$0")/.." && pwd)   # the project's root
 TABLE=table_dap
 DATASET=${DATASET:-imagefolder}                  # or digits: small, on a CPU
-TRAIN_DIR=${TRAIN_DIR:-/path/to/imagenet/train}  # real training images, one folder per class (wnid)
-VAL_DIR=${VAL_DIR:-/path/to/imagenet/val}        # real test images, likewise
+TRAIN_DIR=${TRAIN_DIR:-}                         # real training images, one folder per class (wnid)
+VAL_DIR=${VAL_DIR:-}                             # real test images, likewise
 DIFFUSION_WEIGHTS=${DIFFUSION_WEIGHTS:-}         # hub name or folder of DiT; empty: published
 TEACHER_WEIGHTS=${TEACHER_WEIGHTS:-}             # or a folder of NAME.safetensors; empty: published
 OUTPUT_DIR=${OUTPUT_DIR:-}                       # of all run folders; empty: results/tables
@@ -27,7 +27,7 @@ if [ "${NGPU:-1}" != 1 ]; then
 fi
 # shellcheck disable=SC2086 # the seeds are a list of numbers
 launch reproduce.run "$TABLE" --seeds $SEEDS --full-seeds "$FULL_SEEDS" --dataset "$DATASET" \
-    --train-dir "$TRAIN_DIR" --val-dir "$VAL_DIR" \
+    ${TRAIN_DIR:+--train-dir "$TRAIN_DIR"} ${VAL_DIR:+--val-dir "$VAL_DIR"} \
     ${OUTPUT_DIR:+--output-dir "$OUTPUT_DIR"} ${IMAGE_SIZE:+--image-size "$IMAGE_SIZE"} \
     ${TEACHER_WEIGHTS:+--teacher-weights "$TEACHER_WEIGHTS"} ${IPC:+--ipc "$IPC"} \
     ${DIFFUSION_WEIGHTS:+--diffusion-weights "$DIFFUSION_WEIGHTS"} \

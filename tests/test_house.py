@@ -131,6 +131,18 @@ def test_help_answers_at_once(entry):
     assert float(seconds) < 1
 
 
+@pytest.mark.parametrize("entry", [name for name in ENTRIES if name.split(".")[0] in
+                                   ("models", "recover", "relabel", "validate")])
+def test_an_entry_of_a_stage_is_also_a_program(entry):
+    """python data_synthesis.py, in its folder, finds the project."""
+    file = (ROOT / entry.replace(".", "/")).with_suffix(".py")
+    run = subprocess.run([sys.executable, file.name, "--no-such"], cwd=file.parent,
+                         capture_output=True, text=True)
+    assert run.returncode == 2
+    assert run.stderr.startswith("error: ")
+    assert f"(python -m {entry} --help lists the options)" in run.stderr
+
+
 # Scripts
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=str)
@@ -138,6 +150,7 @@ def test_scripts_are_posix_sh(script):
     shell, text = shutil.which("dash") or "sh", (ROOT / script).read_text()
     assert subprocess.run([shell, "-n", ROOT / script], capture_output=True).returncode == 0
     assert not re.search(r"\[\[|^\s*source |pipefail|\bfunction \w+|<\(", text, re.M)
+    assert not re.search(r'(?<!CDPATH= )cd "\$\(', text)
     assert not [line for line in text.splitlines() if len(line) > 100]
 
 

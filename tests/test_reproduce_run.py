@@ -65,6 +65,19 @@ def test_list_has_the_papers_numbers_and_notes(capsys):
     assert lines[-1].startswith("[3] CDA's cosine curve")
 
 
+def test_an_online_teacher_that_does_not_exist_is_refused(capsys, monkeypatch):
+    words = ["table1", "r18", "ipc10", "delt", "--dry-run", "--online-teacher"]
+    with pytest.raises(UserError, match="ONLINE_TEACHER.: resnet81: no such network. Did you"):
+        run.main([*words, "resnet81"])
+    for name in ("student", "mobilenet_v2"):
+        run.main([*words, name])
+    assert "--teachers mobilenet_v2" in capsys.readouterr().out
+
+    monkeypatch.setitem(sys.modules, "models.networks", None)  # as where PyTorch is missing
+    run.main([*words, "resnet81"])
+    assert "--teachers resnet81" in capsys.readouterr().out
+
+
 def test_several_gpus_are_refused(tmp_path):
     done = script("table1", tmp_path, NGPU="4")
     assert done.returncode == 2
@@ -73,9 +86,12 @@ def test_several_gpus_are_refused(tmp_path):
 
 def test_missing_folders_are_named_before_anything_runs(tmp_path):
     (tmp_path / "train/a").mkdir(parents=True)
-    with pytest.raises(UserError, match="no such folder of images. Set VAL_DIR"):
-        run.main(["table1", "r18", "ipc10", "prism", "--train-dir", str(tmp_path / "train"),
-                  "--val-dir", str(tmp_path / "val"), "--output-dir", str(tmp_path / "out")])
+    words = ["table1", "r18", "ipc10", "prism", "--output-dir", str(tmp_path / "out"),
+             "--train-dir", str(tmp_path / "train")]
+    with pytest.raises(UserError, match="/val: no such folder of images. Set VAL_DIR .or --val-di"):
+        run.main([*words, "--val-dir", str(tmp_path / "val")])
+    with pytest.raises(UserError, match="^no folder of images was given. Set VAL_DIR .or --val-d"):
+        run.main(words)
     assert not (tmp_path / "out").exists()
 
 

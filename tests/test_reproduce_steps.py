@@ -33,6 +33,15 @@ def test_another_command_begins_anew(tmp_path):
     assert timings.seconds["one"] == {"seconds": 2.0, "command": "y", "stopped": True}
 
 
+@pytest.mark.parametrize("content", [
+    "", "[]", '{"one": 3}', '{"one": {"seconds": "3", "command": "x"}}', '{"one": {"seconds": 3}}',
+    '{"one": {"seconds": NaN, "command": "x"}}', '{"one": {"seconds": 3, "command": null}}'])
+def test_damaged_timings_are_one_sentence(tmp_path, content):
+    (tmp_path / "t.json").write_text(content)
+    with pytest.raises(UserError, match="t.json: damaged .*. Remove it and run the same command"):
+        steps.Steps(1, tmp_path / "t.json")
+
+
 def test_failures_end_in_one_sentence_and_a_status(capsys):
     steps.end([], 3)
     with pytest.raises(UserError, match=r"1 of 3 steps failed \(a\), 1 that need them were left "

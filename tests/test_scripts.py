@@ -60,13 +60,17 @@ def test_all_stages_from_different_folders(data, tmp_path):
     assert result["test_images"] == 6
 
 
-@pytest.mark.parametrize("script", ["recover/recover_r101.sh", "relabel/relabel_r50.sh",
-                                    "validate/train_FKD_10_r101.sh",
-                                    "validate/train_hard_nette.sh"])
-def test_missing_paths_are_one_sentence(script, tmp_path):
+@pytest.mark.parametrize(("script", "sentence"), [
+    ("recover/recover_r101.sh", "train images is needed: give --train-dir (TRAIN_DIR in the scri"),
+    ("relabel/relabel_r50.sh", "nothing-here/images: no such folder of distilled images"),
+    ("validate/train_FKD_10_r101.sh", "nothing-here/images: no such folder of distilled images"),
+    ("validate/train_hard_nette.sh", "nothing-here/images: no such folder of distilled images")])
+def test_missing_paths_are_one_sentence(script, sentence, tmp_path):
+    """TRAIN_DIR and VAL_DIR are not set."""
     done = run(script, tmp_path, OUTPUT_DIR="nothing-here")
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
+    assert sentence in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "nothing-here").exists()
 
@@ -93,13 +97,41 @@ def test_a_preset_fills_variables_that_are_left_empty(script, preset, given, abs
     assert f"results/{preset}_r" in done.stdout
 
 
+@pytest.mark.parametrize("script", ["recover/recover_r18.sh", "validate/train_FKD_10_r18.sh",
+                                    "models/pretrain_digits.sh", "report/fig1.sh",
+                                    "reproduce/table1.sh", "reproduce/job.sh"])
+def test_cdpath_does_not_mislead(script, tmp_path):
+    """With it, cd searches other folders and prints where it went."""
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\n[ "$1" = -c ] || echo "in $PWD:" "$@"\n')
+    python.chmod(0o755)
+    (tmp_path / script).parent.mkdir()  # what cd would find first
+    done = run(script, ROOT, PYTHON=str(python), CDPATH=f"{tmp_path}:{ROOT}", TRAIN_DIR="a b",
+               VAL_DIR="c d", CUDA_VISIBLE_DEVICES="")
+    assert re.fullmatch(rf"in {ROOT}:.*\n", done.stdout), done.stdout + done.stderr
+
+
+def test_folders_that_are_not_set_are_not_given(tmp_path):
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\n[ "$1" = -c ] || printf "<%s>" "$@"\n')
+    python.chmod(0o755)
+    for script in ("recover/recover_r18.sh", "recover/recover_dap.sh", "reproduce/table3.sh",
+                   "validate/train_FKD_10_r50.sh", "validate/train_hard_idc.sh"):
+        without = run(script, tmp_path, PYTHON=str(python))
+        assert "<--output-dir>" in without.stdout or "<reproduce.run>" in without.stdout
+        assert "-dir><>" not in without.stdout
+        assert not re.search("<--(train|val)-dir>", without.stdout)
+        given = run(script, tmp_path, PYTHON=str(python), TRAIN_DIR="a b", VAL_DIR="a b")
+        assert re.search("<--(train|val)-dir><a b>", given.stdout)
+
+
 def test_seeds_of_the_hard_label_scripts(tmp_path):
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\n[ "$1" = -c ] || echo "$@"\n')
     python.chmod(0o755)
     for variables, words in (
             ({}, "--protocol igd --student resnetap10 --output-dir .*/results/dap_imagewoof_ipc10 "
-                 "--val-dir /path/to/imagenet/val --epochs 3"),
+                 "--epochs 3"),
             ({"SEEDS": "0 7", "PROTOCOL": "minimax"}, "--protocol minimax .* --seeds 0 7 --epo")):
         done = run("validate/train_hard_woof.sh", tmp_path, "--epochs", "3", PYTHON=str(python),
                    **variables)

@@ -102,6 +102,30 @@ def test_closed_streams(closed, out, err):
     assert run.stdout.count("the result") == (">&-" not in closed.split())
 
 
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_a_reader_that_ends_is_no_mistake(lines):
+    """As head does: a few lines are still in the buffer then, many are being written."""
+    code = f"""
+import sys
+from utils.errors import run_entry
+def main(_):
+    sys.stdin.read()
+    print("line\\n" * {lines})
+run_entry(main)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    process.stdin.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 141
+
+
+def test_another_broken_pipe_is_a_defect():
+    with pytest.raises(BrokenPipeError):
+        run_entry(raising(BrokenPipeError(errno.EPIPE, "a worker's")))
+
+
 def test_a_closed_streams_number_is_no_files_number(tmp_path):
     """Libraries write to number 2, whatever it is."""
     code = f"""

@@ -42,6 +42,13 @@ def test_what_only_prints_needs_no_pytorch(bare_python, tmp_path, option):
     assert done.stdout == f"-m a.b --x 1 {option}\n"
 
 
+@pytest.mark.parametrize("number", ["0", "two", "-1", "1000000"])
+def test_a_number_of_processes_that_cannot_be(tmp_path, number):
+    done = launch("a.b", tmp_path, NGPU=number)
+    assert done.returncode == 2
+    assert done.stderr == f"error: NGPU={number}, expected a number of processes from 1 to 999.\n"
+
+
 def test_a_python_without_pytorch_is_one_sentence(bare_python, tmp_path):
     done = launch("a.b --x 1", tmp_path, PYTHON=f"./{bare_python.name}")
     assert done.returncode == 2

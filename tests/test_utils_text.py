@@ -24,6 +24,7 @@ def refuse(_):
 def bar(_):
     with progress_bar(2, CLEAR, "image") as shown:
         shown.update()
+        shown.set_postfix_str(CLEAR)
         write_above(shown, CLEAR)
 
 
@@ -39,3 +40,4 @@ def test_everything_that_is_printed_is_escaped(capsys):
     assert "class \\x1b[2J 3\n" in printed.out
     assert printed.out.count("\\x1b[2J") == 4
     assert "\\x1b[2J:  50%" in printed.err
+    assert "image/s, \\x1b[2J]" in printed.err

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import select
 import signal
 import sys
 
@@ -116,11 +117,14 @@ def run_entry(main, argv=None):
     _open_streams()
     try:
         main(argv)
+        sys.stdout.flush()
     except KeyboardInterrupt as stop:
         if os.environ.get("RANK", "0") == "0":
             _say("\nstopped. The same command goes on where it stopped.")
         sys.exit(143 if isinstance(stop, _Terminated) else 130)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_has_ended():
+            sys.exit(141)  # as a program that SIGPIPE ends, which Python ignores
         sentence = explain(error)
         if sentence is None:
             raise
@@ -143,6 +147,13 @@ def _open_streams():
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
     sys.stdout = sys.stdout or os.fdopen(1, "w")
     sys.stderr = sys.stderr or sys.stdout
+
+
+def _reader_has_ended():
+    """Whether nobody reads this program's output any more, as after | head."""
+    output = select.poll()
+    output.register(1, 0)  # 0: asked for nothing but errors
+    return bool(output.poll(0))
 
 
 def _say(text):

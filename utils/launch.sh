@@ -22,8 +22,8 @@ only_prints() {  # whether the options ask for text that needs no PyTorch
 
 launch() {
     case "${NGPU:=1}" in
-        ''|*[!0-9]*|0)
-            echo "error: NGPU=$NGPU, expected a number of processes of 1 or more." >&2; exit 2 ;;
+        ''|*[!0-9]*|0|????*)
+            echo "error: NGPU=$NGPU, expected a number of processes from 1 to 999." >&2; exit 2 ;;
     esac
     case "${PYTHON:=}" in
         /*) ;;

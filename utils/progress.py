@@ -8,6 +8,13 @@ from utils.distributed import rank
 from utils.text import printable
 
 
+class _Bar(tqdm):
+    """A bar that may end in the name of a class."""
+
+    def set_postfix_str(self, s="", refresh=True):
+        super().set_postfix_str(printable(s), refresh)
+
+
 def progress_bar(total, desc, unit, leave=True, **settings):
     """A tqdm bar, shown on rank 0 only.
 
@@ -16,7 +23,7 @@ def progress_bar(total, desc, unit, leave=True, **settings):
     """
     terminal = sys.stderr.isatty()
     interval = 0.2 if terminal else 20
-    return tqdm(total=total, desc=printable(desc), unit=unit, leave=leave, disable=rank() != 0,
+    return _Bar(total=total, desc=printable(desc), unit=unit, leave=leave, disable=rank() != 0,
                 mininterval=interval, maxinterval=interval + 10,
                 delay=0 if leave or terminal else interval, dynamic_ncols=True, **settings)
 

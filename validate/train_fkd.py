@@ -3,6 +3,12 @@
     python -m validate.train_fkd --output-dir results/prism_r18_ipc10 --val-dir imagenet/val
 """
 
+import sys
+from pathlib import Path
+
+if not __package__:  # started by its path, without -m: rooms are found from the root
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 from utils import distributed
 from utils.distributed import print0
 from utils.errors import run_entry

@@ -6,6 +6,12 @@ It needs no labels folder. Protocols: validate/hard_protocols.py. Under torchrun
 its share of the seeds.
 """
 
+import sys
+from pathlib import Path
+
+if not __package__:  # started by its path, without -m: rooms are found from the root
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 from utils import distributed
 from utils.distributed import print0
 from utils.errors import own_work_begins, run_entry
