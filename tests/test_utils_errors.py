@@ -116,7 +116,7 @@ class Slow(Dataset):
         return i
 
 def main(_):
-    for batch in DataLoader(Slow(), 2, num_workers=2):
+    for batch in DataLoader(Slow(), 2, num_workers=2, collate_fn=list):
         print("batch", flush=True)
 
 run_entry(main)
