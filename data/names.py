@@ -6,8 +6,6 @@ DATASETS = ("imagefolder", "cifar10", "cifar100", "digits")
 LABEL_FORMATS = ("fp16", "fp32", "int8", "topk")
 CROPS = ("auto", "validation", "square")  # of real image files, see crop_rule
 MIXES = {"cutmix": 1.0, "mixup": 0.8, "none": 1.0}  # alpha of Beta(alpha, alpha) by default (SRe2L)
-
-
 AUGMENTS = ("crop", "shift", "none")
 AUGMENT_WORDS = (
     "crop: a random part of an image, enlarged (RandomResizedCrop); shift: an image is shifted by "

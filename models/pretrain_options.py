@@ -7,21 +7,27 @@ import argparse
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from data.names import CROPS, DATASETS
+from data.names import (
+    AUGMENT_WORDS,
+    AUGMENTS,
+    CROPS,
+    DATASETS,
+    flip_probability,
+    largest_shift,
+)
 from models.names import STEMS
 from utils import options
 from utils.errors import UserError
 from utils.options import RoomOptions, SharedRun, option
 
-# torchvision's ResNet reference for folders; short one-cycle recipes for small images.
+# torchvision's ResNet reference for large images; one-cycle recipes for small ones, that is for
+# CIFAR and for folders below SMALL pixels.
 RECIPES = {
-    "imagefolder": {"epochs": 90, "batch_size": 256, "lr": 0.1, "weight_decay": 1e-4,
-                    "warmup": 0.05},
-    "cifar10": {"epochs": 30, "batch_size": 128, "lr": 0.1, "weight_decay": 5e-4, "warmup": 0.2},
-    "cifar100": {"epochs": 30, "batch_size": 128, "lr": 0.1, "weight_decay": 5e-4, "warmup": 0.2},
+    "large": {"epochs": 90, "batch_size": 256, "lr": 0.1, "weight_decay": 1e-4, "warmup": 0.05},
+    "small": {"epochs": 30, "batch_size": 128, "lr": 0.1, "weight_decay": 5e-4, "warmup": 0.2},
     "digits": {"epochs": 10, "batch_size": 64, "lr": 0.05, "weight_decay": 5e-4, "warmup": 0.2},
 }
-PAD = {"cifar10": 4, "cifar100": 4, "digits": 2}  # largest shift in pixels, at 32 px
+SMALL = 64
 
 # With these recipes every seed tried gets 95 % of the digits and more in the least time. AlexNet
 # has no BatchNorm: as torchvision initialises it the signal shrinks from layer to layer, and
@@ -98,19 +104,31 @@ class Networks:
 
 
 @dataclass(frozen=True)
+class Views:
+    """How the training images are shown."""
+
+    augment: str | None = option(
+        None, f"how images are cut; {AUGMENT_WORDS} (default: shift for CIFAR, digits and folders "
+        "below 64 px, else crop). Where images are shifted or whole, all are kept decoded",
+        choices=AUGMENTS)
+    flip_prob: float | None = option(
+        None, "probability of mirroring (default: 0.5, or 0 for digits)", type=options.fraction)
+
+
+@dataclass(frozen=True)
 class Optimisation:
     """How every network is trained; NAME_for holds (network, value) pairs for single ones."""
 
     epochs: int | None = option(
-        None, "default: 90 for folders, 30 for CIFAR, 10 for digits", group="size",
+        None, "default: 90, 30 for CIFAR and folders below 64 px, 10 for digits", group="size",
         type=options.positive_int)
     batch_size: int | None = option(
-        None, "default: 256 for folders, 128 for CIFAR, 64 for digits", group="size",
+        None, "default: 256, 128 for CIFAR and folders below 64 px, 64 for digits", group="size",
         type=options.positive_int)
     lr: float | None = option(
         None, "highest learning rate (default: 0.1, digits 0.05; networks without BatchNorm a "
         "tenth of it, as torchvision's reference)", group="method", type=options.positive_float)
-    weight_decay: float | None = option(None, "default: 1e-4 for folders, else 5e-4",
+    weight_decay: float | None = option(None, "default: 5e-4, 1e-4 for folders from 64 px on",
                                         type=options.weight)
     dropout: float | None = option(
         None, "probability in the dropout layers while a network trains (default: the "
@@ -121,8 +139,8 @@ class Optimisation:
         None, "own: as the library initialises the network; he: He et al. 2015 but for the head "
         "(default: own)", type=_initialisation)
     warmup: float | None = option(
-        None, "part of all steps in which the learning rate rises (default: 0.05 for folders, else "
-        "0.2)", type=options.fraction)
+        None, "part of all steps in which the learning rate rises (default: 0.2, 0.05 for folders "
+        "from 64 px on)", type=options.fraction)
 
     epochs_for: tuple | None = _per_network(options.positive_int)
     batch_size_for: tuple | None = _per_network(options.positive_int)
@@ -146,7 +164,7 @@ class SqueezeRun(SharedRun):
         0.0, "fail when a teacher's top-1 on the test images ends below this; 0: never",
         changes_result=False, type=options.weight, metavar="PERCENT")
     save_seconds: float = option(
-        60.0, "least seconds between saved states to go on from (at the end of an epoch)",
+        60.0, "least seconds between saved states to go on from; a run that is stopped saves one",
         changes_result=False, type=options.weight)
 
 
@@ -156,6 +174,7 @@ class Options(RoomOptions):
 
     data: Data
     networks: Networks
+    views: Views
     optimisation: Optimisation
     run: SqueezeRun
 
@@ -180,8 +199,9 @@ def parse(argv=None):
 class Plan:
     """How one network is trained.
 
-    pad: largest shift in pixels of images in memory; None for images in files. input_resize,
-    dropout, clip_norm: None for no resize, the architecture's own dropout, no clipping.
+    input_resize, dropout, clip_norm: None for no resize, the architecture's own dropout, no
+    clipping. augment: one of data.names.AUGMENTS. pad: largest shift in pixels, None where images
+    are not shifted. flip_prob: probability of mirroring.
     """
 
     name: str
@@ -195,7 +215,9 @@ class Plan:
     clip_norm: float | None
     init: str
     warmup: float
+    augment: str
     pad: int | None
+    flip_prob: float
     seed: int
 
 
@@ -212,7 +234,7 @@ def make_plans(o, image_size, has_batch_norm):
 def _plan(o, name, image_size, has_batch_norm):
     dataset, given = o.data.dataset, o.optimisation
     of_network = NET_RECIPES.get((dataset, name), {})
-    of_dataset = {"init": "own", **RECIPES[dataset]}
+    of_dataset = {"init": "own", **RECIPES[_recipe(dataset, image_size)]}
     if not has_batch_norm:
         of_dataset["lr"] /= 10
 
@@ -223,6 +245,22 @@ def _plan(o, name, image_size, has_batch_norm):
 
     keys = [field.name for field in fields(given) if not field.name.endswith("_for")]
     resize = dict(o.networks.input_resize or ()).get(name, of_network.get("input_resize"))
-    pad = round(PAD[dataset] * image_size / 32) if dataset in PAD else None
-    return Plan(name=name, stem=o.networks.stem, seed=o.run.seed, input_resize=resize, pad=pad,
-                **{key: value(key) for key in keys})
+    return Plan(name=name, stem=o.networks.stem, seed=o.run.seed, input_resize=resize,
+                **_views(o, image_size), **{key: value(key) for key in keys})
+
+
+def _recipe(dataset, image_size):
+    """Which of RECIPES a dataset has."""
+    if dataset == "digits":
+        return "digits"
+    return "large" if dataset == "imagefolder" and image_size >= SMALL else "small"
+
+
+def _views(o, image_size):
+    """{"augment", "pad", "flip_prob"} of a Plan."""
+    dataset, flip_prob = o.data.dataset, o.views.flip_prob
+    large = _recipe(dataset, image_size) == "large"
+    kind = o.views.augment or ("crop" if large else "shift")
+    pad = largest_shift(image_size, at_32=2 if dataset == "digits" else 4)
+    return {"augment": kind, "pad": pad if kind == "shift" else None,
+            "flip_prob": flip_probability(dataset) if flip_prob is None else flip_prob}

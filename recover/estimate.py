@@ -1,12 +1,10 @@
 """How long a step takes and how much memory, measured before the work starts."""
 
-import time
-
 import torch
 
+from models.timing import CPU_PIXELS, best_time
 from recover.gradient import Part
 
-CPU_PIXELS = 16 * 224 * 224  # on a CPU, time is in proportion to the images from here on
 _FULL = 512  # images in a forward that should fill any GPU; an assumption, not measured
 _USABLE = 0.8  # of a GPU's memory: the allocator needs some room
 
@@ -35,19 +33,6 @@ def _step(alignment, x, sizes):
     loss.backward()
 
 
-def best_time(function, device, runs=3):
-    """Seconds that a function takes on a device, the best of some runs."""
-    return min(_seconds(function, device) for _ in range(runs))
-
-
-def _seconds(function, device):
-    _wait(device)
-    begin = time.perf_counter()
-    function()
-    _wait(device)
-    return time.perf_counter() - begin
-
-
 def unit_seconds(unit, seconds):
     """Seconds that a unit takes, from seconds_per_image_step.
 
@@ -68,8 +53,3 @@ def propose_units(unit_images, unit_bytes, all_bytes, alike):
     """
     room = min(int(_USABLE * all_bytes // unit_bytes), -(-_FULL // unit_images))
     return max(n for n in range(1, max(1, min(room, alike)) + 1) if alike % n == 0)
-
-
-def _wait(device):
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

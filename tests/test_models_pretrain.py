@@ -1,4 +1,8 @@
 import json
+import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -7,8 +11,9 @@ import pytest
 import tiny
 import torch
 
-from models import pretrain, teacher_training
+from models import pretrain
 from models.networks import build, fingerprint, load_network
+from models.teacher_epochs import TeacherEpochs
 from models.teachers import load_teachers
 from utils.checkpoint import load_state, save_state
 from utils.errors import UserError
@@ -38,19 +43,32 @@ def finished(folder, tmp_path_factory):
     return out
 
 
-def stopped_before(monkeypatch, epoch, arguments):
-    """Run the command with a Ctrl-C before this epoch."""
-    whole = teacher_training.train_epoch
+class Killed(BaseException):
+    """As kill -9: nobody can save anything any more."""
 
-    def train_epoch(*given):
-        if given[4][-1] == epoch:
-            raise KeyboardInterrupt
-        return whole(*given)
+
+def stopped_after(monkeypatch, steps, arguments, how=KeyboardInterrupt):
+    """Run the command, and stop it after this number of steps."""
+    whole, calls = TeacherEpochs._step, []
+
+    def step(*given):
+        if len(calls) == steps:
+            raise how
+        calls.append(whole(*given))
 
     with monkeypatch.context() as patch:
-        patch.setattr(teacher_training, "train_epoch", train_epoch)
-        with pytest.raises(KeyboardInterrupt):
+        patch.setattr(TeacherEpochs, "_step", step)
+        with pytest.raises(how):
             pretrain.main(arguments)
+
+
+def steps_of(monkeypatch, arguments):
+    """Run the command. Returns how many steps that took."""
+    whole, calls = TeacherEpochs._step, []
+    with monkeypatch.context() as patch:
+        patch.setattr(TeacherEpochs, "_step", lambda *given: calls.append(whole(*given)))
+        pretrain.main(arguments)
+    return len(calls)
 
 
 def same_bytes(a, b, name=WEIGHTS):
@@ -74,11 +92,35 @@ def test_what_is_written(finished):
     assert SMALL in load_teachers([SMALL], finished, tiny.WNIDS, torch.device("cpu"), 32)
 
 
+@pytest.mark.parametrize("augment", ["shift", "crop"])
 def test_same_command_same_bytes_whatever_the_workers_and_the_other_networks(folder, finished,
-                                                                             tmp_path):
-    both = ("--teachers", "mobilenet_v3_small", SMALL)
+                                                                             tmp_path, augment):
+    if augment == "crop":
+        alone = tmp_path / "alone"
+        pretrain.main(command(folder, alone, "--augment", augment))
+        assert not same_bytes(alone, finished)
+    both = ("--teachers", "mobilenet_v3_small", SMALL, "--augment", augment)
     pretrain.main([*command(folder, tmp_path, *both), "--workers", "2"])
-    assert same_bytes(tmp_path, finished)
+    assert same_bytes(tmp_path, finished if augment == "shift" else alone)
+
+
+def test_an_estimate_first_and_a_test_after_every_epoch_which_change_nothing(folder, finished,
+                                                                             tmp_path, monkeypatch,
+                                                                             capsys):
+    pretrain.main(command(folder, tmp_path / "said"))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith(SMALL + ":")]
+    assert re.fullmatch(rf"{SMALL}: \d+ ms a step of 5 images, about \d+ s for 6 steps", lines[-2])
+
+    monkeypatch.setattr("models.teacher_epochs._TESTED", 7)
+    pretrain.main(command(folder, tmp_path / "few"))
+    epochs = re.findall(r"epoch (\d)/3, loss \d\.\d+, top-1 [\d.]+ % of (\d+) test images",
+                        capsys.readouterr().out)
+    assert epochs == [("1", "7"), ("2", "7")]
+
+    monkeypatch.setattr(TeacherEpochs, "_print_estimate", lambda _: None)
+    monkeypatch.setattr("models.teacher_epochs.write_above", lambda *_: None)
+    pretrain.main(command(folder, tmp_path / "silent"))
+    assert all(same_bytes(tmp_path / name, finished) for name in ("said", "few", "silent"))
 
 
 def test_another_seed_another_teacher(folder, finished, tmp_path):
@@ -87,20 +129,13 @@ def test_another_seed_another_teacher(folder, finished, tmp_path):
     assert a != b
 
 
-@pytest.mark.parametrize(("save_seconds", "left"), [("0", [2]), ("1000", [0, 1, 2])])
-def test_stopped_and_resumed_equals_uninterrupted(folder, finished, tmp_path, monkeypatch,
-                                                  save_seconds, left):
-    arguments = command(folder, tmp_path, "--save-seconds", save_seconds)
-    stopped_before(monkeypatch, 2, arguments)
-    assert (tmp_path / STATE).exists() == (save_seconds == "0")
-
-    epochs, whole = [], teacher_training.train_epoch
-    monkeypatch.setattr(teacher_training, "train_epoch",
-                        lambda *given: (epochs.append(given[4][-1]), whole(*given))[1])
-    pretrain.main(arguments)
-    assert epochs == left
-    assert same_bytes(tmp_path, finished)
-    assert not (tmp_path / STATE).exists()
+@pytest.fixture(scope="module")
+def with_dropout(folder, tmp_path_factory):
+    """Finished MobileNetV2s, whose dropout draws random numbers, by augmentation."""
+    out = tmp_path_factory.mktemp("dropout")
+    for augment in ("shift", "crop"):
+        pretrain.main(dropout_command(folder, out / augment, augment))
+    return out
 
 
 @pytest.mark.parametrize("stopped", [True, False])
@@ -109,7 +144,7 @@ def test_other_images_of_the_same_names_are_refused(folder, tmp_path, monkeypatc
                                                     words):
     arguments = command(folder, tmp_path / "out", "--epochs", "2", "--save-seconds", "0")
     if stopped:
-        stopped_before(monkeypatch, 1, arguments)
+        stopped_after(monkeypatch, 3, arguments)
     else:
         pretrain.main(arguments)
     other = tiny.image_folder(tmp_path / "other", per_class=4, seed=1)
@@ -120,31 +155,110 @@ def test_other_images_of_the_same_names_are_refused(folder, tmp_path, monkeypatc
         pretrain.main([*arguments, option, str(other)])
 
 
-def test_dropout_and_clipping_resume_too(folder, tmp_path, monkeypatch):
-    """MobileNetV2 has dropout, whose random numbers a resumed epoch needs."""
-    more = ("--teachers", "mobilenet_v2", "--epochs-for", "mobilenet_v2=2", "--clip-norm", "0.5",
-            "--save-seconds", "0")
-    pretrain.main(command(folder, tmp_path / "whole", *more))
-    stopped_before(monkeypatch, 1, command(folder, tmp_path / "parts", *more))
+def dropout_command(folder, out, augment, *more):
+    return command(folder, out, "--teachers", "mobilenet_v2", "--epochs", "2", "--batch-size", "3",
+                   "--clip-norm", "0.5", "--augment", augment, *more)
+
+
+@pytest.mark.parametrize("augment", ["shift", "crop"])
+@pytest.mark.parametrize(("how", "save_seconds", "done"), [
+    (KeyboardInterrupt, "1000", 2), (Killed, "0", 6), (Killed, "0", 4), (Killed, "1000", 0)])
+def test_stopped_in_an_epoch_and_resumed_equals_uninterrupted(
+        folder, with_dropout, tmp_path, monkeypatch, augment, how, save_seconds, done):
+    """Two epochs of four steps. A stop saves the state; a kill leaves the last saved one."""
+    arguments = dropout_command(folder, tmp_path, augment, "--save-seconds", save_seconds)
+    stopped_after(monkeypatch, done or 3, arguments, how)
+    assert (tmp_path / "mobilenet_v2.state.pt").exists() == bool(done)
     torch.rand(7)
-    pretrain.main(command(folder, tmp_path / "parts", *more))
-    assert same_bytes(tmp_path / "whole", tmp_path / "parts", "mobilenet_v2.safetensors")
+    assert steps_of(monkeypatch, arguments) == 8 - done
+    assert same_bytes(tmp_path, with_dropout / augment, "mobilenet_v2.safetensors")
+    assert not (tmp_path / "mobilenet_v2.state.pt").exists()
 
 
-@pytest.mark.parametrize("part", ["network", "optimizer", "epoch", None])
-def test_a_state_that_cannot_be_taken_over(folder, tmp_path, monkeypatch, part):
-    arguments = command(folder, tmp_path, "--save-seconds", "0")
-    stopped_before(monkeypatch, 1, arguments)
+def test_stopped_in_the_last_test(folder, finished, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("models.teacher_epochs.dataset_accuracy", stop)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain.main(command(folder, tmp_path))
+    assert steps_of(monkeypatch, command(folder, tmp_path)) == 0
+    assert same_bytes(tmp_path, finished)
+
+
+def test_stopped_before_the_first_step_leaves_the_options_open(folder, tmp_path, monkeypatch):
+    stopped_after(monkeypatch, 0, command(folder, tmp_path))
+    assert not (tmp_path / STATE).exists()
+    stopped_after(monkeypatch, 1, command(folder, tmp_path, "--seed", "1"))
+    with pytest.raises(UserError, match="seed = 1, now seed = 2"):
+        pretrain.main(command(folder, tmp_path, "--seed", "2"))
+
+
+def test_a_signal_to_all_processes_saves_the_state(folder, tmp_path):
+    """With processes that decode, and a number of epochs that nothing may be made for."""
+    arguments = [*command(folder, tmp_path, "--augment", "crop", "--epochs", str(10**9)),
+                 "--workers", "2"]
+    process = subprocess.Popen([sys.executable, "-m", "models.pretrain", *arguments], cwd=ROOT,
+                               text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                               start_new_session=True)
+    for line in process.stdout:
+        if f"{SMALL} epoch 2/" in line:
+            os.killpg(process.pid, signal.SIGTERM)
+            break
+    text = process.communicate(timeout=60)[0]
+    assert process.returncode == 143, text
+    assert text.count("stopped. The same command goes on where it stopped.") == 1
+    assert "error:" not in text
     state = load_state(tmp_path / STATE)
-    save_state(tmp_path / STATE, {**state, part: "?"} if part else ["?"])
+    assert state["epoch"] > 0
+    assert not list(tmp_path.glob(".*"))
+
+
+def forged(state, part):
+    """A state with something in it that no training can have left."""
+    nan = float("nan")
+    weights, momentum = dict(state["network"]), list(state["momentum"])
+    first = next(iter(weights))
+    weights[first] = weights[first] * nan
+    momentum[0] = momentum[0][:1]
+    changed = {
+        "epochs": {"epoch": 10**30}, "epoch": {"epoch": "1"}, "no epoch": {"epoch": True},
+        "negative": {"done": -1}, "steps": {"done": 10**9}, "seconds": {"seconds": nan},
+        "loss": {"loss": torch.tensor(nan)}, "no loss": {"loss": 1.0},
+        "random": {"random": {"cpu": torch.zeros(5056, dtype=torch.uint8)}},
+        "no random": {"random": {}}, "strange random": {"random": {"cpu": "x"}},
+        "weights": {"network": weights}, "no weights": {"network": {}},
+        "word": {"network": "?"}, "momentum": {"momentum": momentum},
+        "no momentum": {"momentum": momentum[1:]}, "number": {"momentum": 3}}
+    return {**state, **changed[part]} if part in changed else {
+        "list": ["?"], "empty": {}, "none": None, "number of a state": 7}[part]
+
+
+@pytest.mark.parametrize("part", [
+    "epochs", "epoch", "no epoch", "negative", "steps", "seconds", "loss", "no loss", "random",
+    "no random", "strange random", "weights", "no weights", "word", "momentum", "no momentum",
+    "number", "list", "empty", "none", "number of a state"])
+def test_a_state_that_cannot_be_taken_over(folder, stopped, tmp_path, part):
+    for path in stopped.iterdir():
+        shutil.copy(path, tmp_path)
+    save_state(tmp_path / STATE, forged(load_state(tmp_path / STATE), part))
     with pytest.raises(UserError, match=f"{STATE}: damaged .*Remove it and run models.pretrain"):
-        pretrain.main(arguments)
+        pretrain.main(command(folder, tmp_path))
+
+
+@pytest.fixture(scope="module")
+def stopped(folder, tmp_path_factory):
+    """A training that was stopped in the middle of its second epoch."""
+    out = tmp_path_factory.mktemp("stopped")
+    with pytest.MonkeyPatch.context() as patch:
+        stopped_after(patch, 3, command(folder, out))
+    return out
 
 
 def test_a_finished_network_is_skipped(folder, finished, monkeypatch, capsys):
-    monkeypatch.setattr(teacher_training, "train_epoch", lambda *_: pytest.fail("trained again"))
     before = {p.name: p.read_bytes() for p in finished.iterdir()}
-    pretrain.main(command(folder, finished))
+    assert steps_of(monkeypatch, command(folder, finished)) == 0
     assert {p.name: p.read_bytes() for p in finished.iterdir()} == before
     assert f"{SMALL}: top-1" in capsys.readouterr().out
 
@@ -208,8 +322,12 @@ def test_an_output_folder_among_the_images_is_refused(folder, tmp_path, option, 
 
 
 def test_a_loss_that_is_not_finite(folder, tmp_path):
-    with pytest.raises(UserError, match=f"{SMALL}: the loss is not finite .*--lr-for {SMALL}"):
-        pretrain.main(command(folder, tmp_path, "--lr", "1e25"))
+    """Weights that are not finite are never kept."""
+    sentence = f"{SMALL}: the loss is not finite .*--lr-for {SMALL}=..., after removing .*{STATE}"
+    with pytest.raises(UserError, match=sentence):
+        pretrain.main(command(folder, tmp_path, "--lr", "1e25", "--save-seconds", "0"))
+    state = load_state(tmp_path / STATE)
+    assert all(torch.isfinite(weights).all() for weights in state["network"].values())
 
 
 def test_the_digits_script(tmp_path):

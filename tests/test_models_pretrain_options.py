@@ -6,8 +6,8 @@ from utils.errors import UserError
 BOTH = ("--dataset", "digits", "--teachers", "resnet50", "alexnet", "alexnet")
 
 
-def plans(*words):
-    return make_plans(parse(["--output-dir", "x", *words]), 32, lambda name: name != "alexnet")
+def plans(*words, size=32):
+    return make_plans(parse(["--output-dir", "x", *words]), size, lambda name: name != "alexnet")
 
 
 def test_recipes_of_a_dataset_and_of_a_network():
@@ -19,8 +19,29 @@ def test_recipes_of_a_dataset_and_of_a_network():
 
 
 def test_networks_without_batch_norm_get_a_tenth_of_the_learning_rate():
-    resnet, alexnet = plans("--teachers", "resnet50", "alexnet")
+    resnet, alexnet = plans("--teachers", "resnet50", "alexnet", size=224)
     assert (resnet.lr, alexnet.lr, resnet.batch_size, resnet.pad) == (0.1, 0.01, 256, None)
+
+
+@pytest.mark.parametrize("size", [28, 63, 64])
+def test_folders_of_small_images_have_the_recipe_of_cifar(size):
+    cifar, folder = (plans("--dataset", dataset, "--teachers", "resnet18", size=size)[0]
+                     for dataset in ("cifar10", "imagefolder"))
+    assert (cifar.epochs, cifar.augment, cifar.flip_prob) == (30, "shift", 0.5)
+    assert cifar.pad == {28: 4, 63: 8, 64: 8}[size]
+    assert (folder == cifar) == (size < 64)
+    if size == 64:
+        assert (folder.epochs, folder.augment, folder.pad) == (90, "crop", None)
+
+
+def test_augmentation_that_is_given():
+    crop = plans(*BOTH, "--augment", "crop", "--flip-prob", "0.25")[0]
+    assert (crop.augment, crop.pad, crop.flip_prob) == ("crop", None, 0.25)
+    assert plans(*BOTH)[0].flip_prob == 0
+    whole = plans("--teachers", "resnet18", "--augment", "none", "--flip-prob", "0", size=224)[0]
+    assert (whole.augment, whole.pad, whole.flip_prob, whole.epochs) == ("none", None, 0, 90)
+    shifted = plans("--teachers", "resnet18", "--augment", "shift", size=224)[0]
+    assert shifted.pad == 28
 
 
 def test_a_value_for_one_network_wins_over_one_for_all_and_that_over_recipes():

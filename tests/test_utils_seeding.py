@@ -3,7 +3,7 @@ import random
 import numpy as np
 import torch
 
-from utils.seeding import seeded, stable_seed, stream
+from utils.seeding import library_randomness, seeded, stable_seed, stream
 
 
 def test_stable_seed_is_what_it_was():
@@ -36,3 +36,13 @@ def test_seeded_leaves_the_global_generators_as_they_were():
     assert [first, draw()] == plain
     with seeded(7):
         assert draw() == inside
+
+
+def test_library_randomness_repeats_and_puts_the_state_back():
+    before, drawn = torch.get_rng_state(), []
+    for epoch in (0, 0, 1):
+        with library_randomness(torch.device("cpu"), 3, "student", epoch):
+            drawn.append(torch.rand(4))
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    assert torch.equal(torch.get_rng_state(), before)

@@ -151,16 +151,6 @@ def test_the_first_batch_whose_loss_is_not_finite_is_named():
     assert not math.isfinite(loss)
 
 
-def test_library_randomness_repeats_and_puts_the_state_back():
-    before, drawn = torch.get_rng_state(), []
-    for epoch in (0, 0, 1):
-        with engine.library_randomness(CPU, 3, "student", epoch):
-            drawn.append(torch.rand(4))
-    assert torch.equal(drawn[0], drawn[1])
-    assert not torch.equal(drawn[0], drawn[2])
-    assert torch.equal(torch.get_rng_state(), before)
-
-
 def test_two_updates_of_a_tenth_equal_one_of_nineteen_hundredths():
     """DELT and RDED run a second train-mode forward of the same batch."""
     images = random_batch(12).images

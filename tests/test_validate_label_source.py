@@ -105,7 +105,8 @@ def test_labels_give_the_augmentation_and_older_ones_mean_crops(run, tmp_path):
     tiny.distilled_folder(tmp_path, run / "real", tiny.WNIDS, 3)
     tiny.label_folder(tmp_path, EPOCHS, augment="shift")
     source = source_of(tmp_path)
-    assert options.with_labels(resolved(tmp_path)[0], source.plan_options, None).views.augment == "shift"
+    o = options.with_labels(resolved(tmp_path)[0], source.plan_options, None)
+    assert o.views.augment == "shift"
     assert int(source.epoch(0)[0].crops.min()) < 0
 
 

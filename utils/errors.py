@@ -37,7 +37,28 @@ class _Terminated(KeyboardInterrupt):
 def _terminated(*_):
     # Impatient schedulers send SIGTERM again: the first one may finish cleaning up.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Where it strikes all processes of a group, a DataLoader's workers end too: no error now.
+    signal.signal(signal.SIGCHLD, lambda *_: None)
     raise _Terminated
+
+
+@contextlib.contextmanager
+def signals_wait():
+    """Ctrl-C, SIGTERM and the death of a DataLoader's worker wait until the block has ended.
+
+    So what the block does is done whole. For the main thread.
+    """
+    came, stops = [], (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
+    handlers = {number: signal.signal(number, lambda number, _: came.append(number))
+                for number in stops}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in stops:
+            if number in came:
+                signal.raise_signal(number)
 
 
 class UserError(Exception):
@@ -57,7 +78,7 @@ def explain(error):
     if _is_out_of_gpu_memory(error):
         return ("out of GPU memory. Choose a smaller --batch-size or fewer --units-per-step and "
                 "run the command again.")
-    if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
+    if worker_died(error):
         return ("a process that decodes images was killed, most likely because memory ran out. "
                 "Give fewer --workers, or ask for more memory, and run the same command again: it "
                 "goes on where it stopped.")
@@ -73,6 +94,26 @@ def _is_out_of_memory(error):
     return (isinstance(error, MemoryError)
             or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
             or (isinstance(error, RuntimeError) and any(text in str(error) for text in of_torch)))
+
+
+def worker_died(error):
+    """Whether an exception says that a process of a DataLoader has died."""
+    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker")
+
+
+def _stop_behind(error):
+    """The stop that a worker's death is part of, or None.
+
+    Where a signal strikes all processes, the main one may notice a dead worker before its own
+    signal, or while it already stops.
+    """
+    if not worker_died(error):
+        return None
+    if "Terminated" in str(error):
+        return _Terminated()
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error
 
 
 def _is_out_of_gpu_memory(error):
@@ -116,7 +157,13 @@ def run_entry(main, argv=None):
     signal.signal(signal.SIGTERM, _terminated)
     _open_streams()
     try:
-        main(argv)
+        try:
+            main(argv)
+        except RuntimeError as error:
+            stop = _stop_behind(error)
+            if stop is None:
+                raise
+            raise stop from None
         sys.stdout.flush()
     except KeyboardInterrupt as stop:
         if os.environ.get("RANK", "0") == "0":

@@ -43,3 +43,15 @@ def seeded(*key):
         finally:
             np.random.set_state(numpy_state)
             random.setstate(python_state)
+
+
+@contextlib.contextmanager
+def library_randomness(device, *key):
+    """Seed what a network draws by itself on its device (dropout, stochastic depth).
+
+    The generators' old state comes back afterwards.
+    """
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), seeded(*key):
+        if device.type == "cuda":
+            torch.cuda.manual_seed(stable_seed(*key))
+        yield

@@ -1,11 +1,9 @@
 """Training a student: its optimiser, one step and one epoch."""
 
-import contextlib
 import math
 
 import torch
 
-from utils.seeding import seeded, stable_seed
 from validate.grouped_batch_norm import batch_norm_layers
 from validate.losses import student_loss
 
@@ -60,18 +58,6 @@ def set_batch_norm_momentum(network, momentum):
     """
     for layer in batch_norm_layers(network):
         layer.momentum = momentum
-
-
-@contextlib.contextmanager
-def library_randomness(device, *key):
-    """Seed what a network draws by itself on its device (dropout, stochastic depth).
-
-    The generators' old state comes back afterwards.
-    """
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), seeded(*key):
-        if device.type == "cuda":
-            torch.cuda.manual_seed(stable_seed(*key))
-        yield
 
 
 def train_step(passes, optimizer, batch, objective):

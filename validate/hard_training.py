@@ -10,10 +10,10 @@ from data.augment import to_device
 from models.evaluate import accuracy
 from utils.errors import UserError, memory_advice
 from utils.progress import progress_bar
+from utils.seeding import library_randomness
 from validate.batches import Batch
 from validate.engine import (
     build_optimizer,
-    library_randomness,
     load_optimizer,
     set_learning_rate,
     train_step,

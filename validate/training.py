@@ -6,11 +6,11 @@ from models.evaluate import accuracy
 from utils import distributed
 from utils.errors import UserError, memory_advice
 from utils.progress import progress_bar, write_above
+from utils.seeding import library_randomness
 from validate.average import weight_average
 from validate.batches import epoch_batches
 from validate.engine import (
     build_optimizer,
-    library_randomness,
     load_optimizer,
     set_learning_rate,
     train_epoch,

@@ -15,13 +15,13 @@ from data.images import to_pil, to_tensor
 from data.names import default_image_size
 from data.run_folder import check_apart, settle_manifest, versions
 from models import diffusion
+from models.timing import best_time
 from recover.dap.backbones import Backbone, choose_size
 from recover.dap.guidance import gather_reals, guidance
 from recover.dap.latents import RealFeatures, RealLatents
 from recover.dap.options import Options, resolve
 from recover.dap.sampler import sample
 from recover.dap.units import plan_units, unfinished
-from recover.estimate import best_time
 from recover.unit_files import RESTART, UnitFiles
 from utils import distributed
 from utils.errors import UserError, memory_advice, own_work_begins, try_half

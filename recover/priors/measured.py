@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from data.names import flip_probability
 from models.evaluate import eval_mode
 from models.networks import file_stem, fingerprint
 from models.training_data import FolderBatches
@@ -95,7 +96,8 @@ def _measure_images(network, kind, real, count, by_class, device):
                         "Leave it out of the BN teachers.")
 
     indices = choose_images(real.by_class, count)
-    batches = FolderBatches(real, BATCH, real.flips, torch.device(device), real.workers, indices)
+    flip_prob = flip_probability(real.dataset)
+    batches = FolderBatches(real, BATCH, flip_prob, torch.device(device), real.workers, indices)
     classes = len(real.classes) if by_class else 0
     with progress_bar(len(indices), f"{network.name}: {kind} statistics", " images") as bar:
         targets = measure(network, layers, batches.epoch(_KEY), classes, bar)
