@@ -314,6 +314,21 @@ def _open_folder(root, image_size, classes, workers, square):
     return ImageSet("imagefolder", classes, labels, image_size, source, workers)
 
 
+def open_test(images, root, dataset=None, workers=4, square=False):
+    """The real test images for distilled ones, with their classes and their size, as an ImageSet.
+
+    images: the distilled ImageSet. root, square: as for open_real. dataset: None for that of the
+    distilled images. Raises UserError for another number of classes.
+    """
+    test = open_real(dataset or images.dataset, "test", root, images.image_size,
+                     images.known_classes, workers, square)
+    if len(test.classes) != len(images.classes):
+        raise UserError(f"{root}: has {len(test.classes)} class folders, the distilled images in "
+                        f"{images.folder} have {len(images.classes)}. Give the validation folder "
+                        "of the data that was distilled.")
+    return test
+
+
 def open_distilled(folder, workers=4, image_size=None, square=False):
     """The images of a run, or of any tool, in ImageFolder's order, as an ImageSet.
 

@@ -456,7 +456,7 @@ def test_evaluate_on_the_images_of_a_run(trained, tmp_path, capsys):
     (["--epochs", "6"], "the first missing is epoch 4"), (["--lr", "-1"], "more than 0"),
     (["--student", "alexnet"], "--input-resize alexnet="),
     (["--input-resize", "99999999"], "--input-resize 99999999: expected a side .* 1 to 4096"),
-    (["--loss-type", "ce", "--shuffle-patches", "33"], "images have 32 px. Give fewer strips"),
+    (["--loss-type", "ce", "--shuffle-patches", "33"], "images have 32 px. Give at most"),
     (["--image-size", "99999999"], "--image-size 99999999: expected at most 4096 pixels")])
 def test_bad_input_in_one_sentence(made, more, sentence):
     with pytest.raises(UserError, match=sentence):

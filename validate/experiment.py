@@ -5,10 +5,9 @@ from dataclasses import dataclass
 import torch
 
 from data import run_folder
-from data.image_set import ImageSet, open_distilled, open_real
+from data.image_set import ImageSet, open_distilled, open_test
 from models.networks import Network, build, check_image_size, file_stem
 from utils import distributed, files
-from utils.errors import UserError
 from utils.options import print_options, shown
 from validate import label_source, options, ranks
 from validate.engine import set_batch_norm_momentum
@@ -40,7 +39,7 @@ def prepare(o, device):
     """The Experiment that options ask for. Raises UserError for what does not fit together."""
     images = open_distilled(o.data.train_dir or o.data.output_dir / "images", o.run.workers)
     o = options.resolve(o, images)
-    test = open_test(o, images)
+    test = open_test(images, o.data.val_dir, o.data.dataset, o.run.workers)
     source = label_source.open_source(o, images, device)
     o = options.with_plan(o, source.plan_options)
 
@@ -57,20 +56,6 @@ def micro_batches(o):
     optimisation = o.optimisation
     return MicroBatches(optimisation.batch_size, optimisation.gradient_accumulation_steps,
                         optimisation.micro_batches == "together")
-
-
-def open_test(o, images, square=False):
-    """The real test images, an ImageSet with the classes and the size of the distilled ones.
-
-    square: which crop, see data.image_set.Files.
-    """
-    test = open_real(o.data.dataset or images.dataset, "test", o.data.val_dir, images.image_size,
-                     images.known_classes, o.run.workers, square)
-    if len(test.classes) != len(images.classes):
-        raise UserError(f"{o.data.val_dir}: has {len(test.classes)} class folders, the distilled "
-                        f"images in {images.folder} have {len(images.classes)}. Give the "
-                        "validation folder of the data that was distilled.")
-    return test
 
 
 def build_student(o, classes):

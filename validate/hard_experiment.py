@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 import torch
 
 from data import run_folder
-from data.image_set import ImageSet, open_distilled
+from data.image_set import ImageSet, open_distilled, open_test
 from data.names import has_flips
 from models.networks import Network, build, check_image_size, file_stem
 from utils import options
@@ -73,8 +73,8 @@ def open_study(o, device):
     """The Study that options ask for. Raises UserError for what does not fit together."""
     images = open_distilled(o.data.train_dir or o.data.output_dir / "images", o.run.workers,
                             hard_options.image_size(o), square=True)
-    study = Study(o, hard_options.recipe_of(o, images), images,
-                  experiment.open_test(o, images, square=True), device)
+    test = open_test(images, o.data.val_dir, o.data.dataset, o.run.workers, square=True)
+    study = Study(o, hard_options.recipe_of(o, images), images, test, device)
     check_image_size(build_student(study, study.recipe.seeds[0]), images.image_size)
     return study
 
@@ -132,7 +132,7 @@ def summarise(study):
         "protocol": study.options.method.protocol,
         "protocol_changed": hard_options.departures(study.options, study.images),
         "student": study.recipe.student, "seeds": list(results), **over_seeds,
-        "device": next(iter(results.values()))["device"], "seconds": seconds})
+        "device": next(iter(results.values())).get("device"), "seconds": seconds})
 
     words = ", ".join(f"{which} {spread_words(values)}" for which, values in over_seeds.items())
     print0(f"{study.name}: top-1 % over {len(results)} seed{'s' * (len(results) > 1)}: {words}; "
