@@ -15,7 +15,7 @@ from torchvision import models as torchvision_models
 from data.image_set import is_numbered
 from models import networks
 from utils import options
-from utils.checkpoint import first_line
+from utils.checkpoint import first_line, read_header
 from utils.distributed import first_on_node
 from utils.errors import UserError
 
@@ -164,3 +164,23 @@ def _pick(network, columns, classes):
                                  "classes": classes})
     networks.fill(picked, state, network.name)
     return picked
+
+
+def stated_accuracy(name, weights):
+    """Top-1 in per cent on real test images that a teacher's weights come with, or None.
+
+    models.pretrain keeps what it measured in the file, and torchvision lists its weights' accuracy
+    on ImageNet-1K. name, weights: as for load_teachers, which has found them.
+    """
+    folder = weights_folder(weights)
+    if not folder:
+        if name.startswith("timm/"):
+            return None
+        entry = torchvision_models.get_model_weights(name)[weights]
+        return entry.meta["_metrics"].get("ImageNet-1K", {}).get("acc@1")
+
+    path = folder / f"{networks.file_stem(name)}.safetensors"
+    try:
+        return float(read_header(path)["about"]["accuracy"]["top1"]) if path.exists() else None
+    except (KeyError, TypeError, ValueError):
+        return None

@@ -7,14 +7,12 @@ import torch
 from data.augment import apply_flips, draw_flips
 from data.image_set import open_distilled
 from data.images import normalise, to_uint8
-from models.evaluate import accuracy
+from models.evaluate import accuracy, first_of_each_class, least_accuracy
 from recover import ranking
 from recover.options import ENDLESS
 from utils.distributed import print0
 from utils.errors import UserError
 from utils.seeding import stream
-
-ACCURACY_IMAGES = 1000  # real images that a teacher is measured on, about
 
 
 class Starts:
@@ -94,18 +92,14 @@ class Starts:
 def check_teacher(name, network, real, least, device):
     """Measure a logit teacher on real images and refuse one near chance: no image can come of it.
 
-    The images are the first of every class, then the second, up to about a thousand.
     name: of the teacher. real: ImageSet. least: accuracy in per cent that is demanded, None for a
     tenth of the way from chance to 100.
     """
-    indices, depth = [], 0
-    while len(indices) < ACCURACY_IMAGES and depth < max(map(len, real.by_class)):
-        indices += [int(images[depth]) for images in real.by_class if len(images) > depth]
-        depth += 1
+    indices = first_of_each_class(real)
     top1 = accuracy(network, real.pixels(indices), real.labels[indices], device)["top1"]
 
     chance = 100 / len(real.classes)
-    least = chance + (100 - chance) / 10 if least is None else least
+    least = least_accuracy(len(real.classes)) if least is None else least
     print0(f"{name} classifies {top1:.1f} % of {len(indices)} real images right "
            f"(chance {chance:.1f} %)")
     if top1 < least:
