@@ -342,6 +342,21 @@ def classes_alone(classes, image_size=None, workers=4):
     return ImageSet("imagefolder", classes, [], size, Files(None, [], crop=None), workers)
 
 
+def open_test(images, root, dataset=None, workers=4, crop="auto"):
+    """The real test images for distilled ones, with their classes and their size, as an ImageSet.
+
+    images: the distilled ImageSet. root, crop: as for open_real. dataset: None for that of the
+    distilled images. Raises UserError for another number of classes.
+    """
+    test = open_real(dataset or images.dataset, "test", root, images.image_size,
+                     images.known_classes, workers, crop)
+    if len(test.classes) != len(images.classes):
+        raise UserError(f"{root}: has {len(test.classes)} class folders, the distilled images in "
+                        f"{images.folder} have {len(images.classes)}. Give the validation folder "
+                        "of the data that was distilled.")
+    return test
+
+
 def open_distilled(folder, workers=4, image_size=None, crop="auto"):
     """The images of a run, or of any tool, in ImageFolder's order, as an ImageSet.
 

@@ -26,6 +26,14 @@ def epoch_file(folder, epoch):
     return Path(folder) / f"epoch_{epoch:03d}.safetensors"
 
 
+def epochs_in(folder):
+    """Sorted numbers of the epochs that have a file in a folder, which need not exist."""
+    folder = Path(folder)
+    matches = (re.fullmatch(r"epoch_(\d{3}|[1-9]\d{3,8})\.safetensors", file.name)
+               for file in (folder.iterdir() if folder.is_dir() else ()))
+    return sorted(int(match[1]) for match in matches if match)
+
+
 def epoch_bytes(options, number_format):
     """Bytes of one epoch's file, but for its header (about 1 kB). options: PlanOptions."""
     plan = 4 + 16 + 1 + 4  # order, crops, flips, partners of an image
@@ -101,9 +109,7 @@ class LabelStore:
     @property
     def epochs(self):
         """Sorted numbers of the epochs that have a file."""
-        matches = (re.fullmatch(r"epoch_(\d{3,})\.safetensors", file.name)
-                   for file in self.folder.iterdir())
-        return sorted(int(match[1]) for match in matches if match)
+        return epochs_in(self.folder)
 
     def check_epoch(self, epoch):
         """Raise UserError unless the file of an epoch is there with the right header."""
@@ -117,11 +123,13 @@ class LabelStore:
 
     def check(self, epochs):
         """Raise UserError unless epochs 0 ... epochs - 1 are there with the right headers."""
-        missing = sorted(set(range(epochs)) - set(self.epochs))
-        if missing:
-            raise UserError(f"{self.folder}: {epochs - len(missing)} of {epochs} epochs, the first "
-                            f"missing is epoch {missing[0]}. Was relabel stopped? Run it with "
-                            f"--epochs {epochs}: finished epochs are skipped.")
+        found = [epoch for epoch in self.epochs if epoch < epochs]
+        if len(found) < epochs:
+            first = next((n for n, epoch in enumerate(found) if n != epoch), len(found))
+            less = f", or train with --epochs {first} (EPOCHS={first} in the scripts)"
+            raise UserError(f"{self.folder}: {len(found)} of {epochs} epochs, the first missing is "
+                            f"epoch {first}. Was relabel stopped? Run it with --epochs {epochs}: "
+                            f"finished epochs are skipped{less if first else ''}.")
         for epoch in range(epochs):
             self.check_epoch(epoch)
 

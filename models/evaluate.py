@@ -9,6 +9,25 @@ from data.images import normalise
 from utils.progress import progress_bar
 
 _AT_ONCE = 5000  # decoded images of a dataset that lie in memory
+_ACCURACY_IMAGES = 1000  # on which a quick look measures a network, about
+
+
+def first_of_each_class(images):
+    """Indices of the first image of every class of an ImageSet, then the second, up to about 1000.
+
+    Whole rounds over the classes are taken, so no class counts more than another that has as many.
+    """
+    indices, depth = [], 0
+    while len(indices) < _ACCURACY_IMAGES and depth < max(map(len, images.by_class)):
+        indices += [int(numbers[depth]) for numbers in images.by_class if len(numbers) > depth]
+        depth += 1
+    return indices
+
+
+def least_accuracy(classes):
+    """Top-1 in per cent below which a network is near chance: a tenth of the way up to 100."""
+    chance = 100 / classes
+    return chance + (100 - chance) / 10
 
 
 @contextlib.contextmanager

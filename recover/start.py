@@ -7,7 +7,7 @@ import torch
 from data.augment import apply_flips, draw_flips
 from data.image_set import open_distilled
 from data.images import normalise, to_uint8
-from models.evaluate import accuracy
+from models.evaluate import accuracy, first_of_each_class, least_accuracy
 from models.networks import head_labels
 from recover import ranking
 from recover.options import ENDLESS
@@ -15,7 +15,6 @@ from utils.distributed import print0
 from utils.errors import UserError
 from utils.seeding import stream
 
-ACCURACY_IMAGES = 1000  # real images that a teacher is measured on, about
 CHOOSERS = {"logit", "ranker"}  # roles of networks that must know the classes
 
 
@@ -102,7 +101,7 @@ def check_teachers(networks, roles, real, least, device):
     is demanded, None for a tenth of the way from chance to 100. Prints a line of each network.
     Returns {name: {"top1": per cent, "images": how many}}.
     """
-    indices = first_images(real, ACCURACY_IMAGES)
+    indices = first_of_each_class(real)
     pixels, labels = real.pixels(indices), real.labels[indices]
     width = max(map(len, networks))
     print0(f"teachers on {len(indices)} real images: top-1, and what they are for")
@@ -111,8 +110,7 @@ def check_teachers(networks, roles, real, least, device):
     for name, network in sorted(networks.items()):
         top1 = accuracy(network, pixels, head_labels(network, labels.to(device)), device)["top1"]
         measured[name] = {"top1": top1, "images": len(indices)}
-        chance = 100 / network.num_classes
-        near_chance = chance + (100 - chance) / 10
+        chance, near_chance = 100 / network.num_classes, least_accuracy(network.num_classes)
         print0(f"  {name:<{width}}  {top1:5.1f} % (chance {chance:.1f} %)  "
                f"{', '.join(roles[name])}")
 
@@ -129,12 +127,3 @@ def check_teachers(networks, roles, real, least, device):
         print0(f"note: {name} is near chance. Was it trained on this dataset? A BN teacher of "
                "another one pulls the images towards that one's statistics.")
     return measured
-
-
-def first_images(real, most):
-    """Indices of the first image of every class, then of the second, up to about `most`."""
-    indices, depth = [], 0
-    while len(indices) < most and depth < max(map(len, real.by_class)):
-        indices += [int(images[depth]) for images in real.by_class if len(images) > depth]
-        depth += 1
-    return indices

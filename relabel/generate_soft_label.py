@@ -33,6 +33,7 @@ def prepare(o):
     from data.labels import arithmetic_of, format_of
     from models.ensemble import Ensemble
     from models.teachers import load_teachers
+    from relabel.accuracy import samples
     from relabel.labelling import Labelling
 
     device = distributed.choose_device(o.run.device)
@@ -42,6 +43,7 @@ def prepare(o):
     folder, kept = o.data.fkd_path, manifest_options(o, images)
     format_of(kept, len(images.classes))  # refuses a --label-top-k that does not fit
     check_apart("--output-dir or --fkd-path", folder, images.folder)
+    real = open_real_images(o, images)
     print_options(o, images, device, threads)
     check_writable(folder)
     remove_leftovers(folder)
@@ -52,14 +54,28 @@ def prepare(o):
                         arithmetic_of(kept))
     manifest = describe(o, images, teachers)
     labelling = Labelling(folder, images, ensemble, manifest, device)
-    every = range(o.stored.epochs if o.stored.label_store == "files" else 0)
-    unfinished = labelling.unfinished(every)
-    labelling.check_space(unfinished, len(every))
-    settle(labelling, manifest)
+    count = o.stored.epochs if o.stored.label_store == "files" else 0
+    finished = labelling.finished(count)
+    labelling.check_space(len(finished), count)
+
+    begins = len(finished) < count or not (folder / "labels.json").exists()
+    sets = samples(images, real) if begins and distributed.rank() == 0 else None
+    stored = settle(labelling, manifest)
+    if sets is not None:
+        keep_accuracy(labelling, stored, teachers, o.teachers.teacher_weights, sets)
 
     # A share of all epochs, as other processes may have finished some meanwhile.
-    mine = distributed.my_share(every, options.settle_shard(o.run.shard))
-    return labelling, [epoch for epoch in mine if epoch in unfinished]
+    mine = distributed.my_share(range(count), options.settle_shard(o.run.shard))
+    return labelling, [epoch for epoch in mine if epoch not in finished]
+
+
+def open_real_images(o, images):
+    """ImageSet of the real test images that --val-dir names or scikit-learn has, or None."""
+    from data.image_set import open_test
+
+    if o.data.val_dir is None and images.dataset != "digits":
+        return None
+    return open_test(images, o.data.val_dir, workers=o.run.workers)
 
 
 def print_options(o, images, device, threads):
@@ -94,7 +110,7 @@ def settle(labelling, manifest):
     """Write labels.json, or check that the one there says the same.
 
     Where the teachers' weights lie may change, because hashes tell the weights. So may the store,
-    which changes no number.
+    which changes no number. Returns what the file says.
     """
     from data.epoch_plan import draw_plan
 
@@ -105,7 +121,23 @@ def settle(labelling, manifest):
     stored = settle_manifest(path, manifest, "Give the same images, teachers and options again, or "
                              "choose another --fkd-path.")
     if stored["store"] == "none" and manifest["store"] == "files":
-        write_json(path, {**stored, "store": "files"})
+        stored = {**stored, "store": "files"}
+        write_json(path, stored)
+    return stored
+
+
+def keep_accuracy(labelling, stored, teachers, weights, sets):
+    """Measure and print the accuracy of the teachers, and note it in labels.json.
+
+    stored: the content of labels.json. teachers: {name: Network}. sets: of relabel.accuracy.
+    """
+    from models.teachers import stated_accuracy
+    from relabel.accuracy import teacher_accuracy
+
+    stated = {name: stated_accuracy(name, weights) for name in teachers}
+    found = teacher_accuracy(teachers, stated, sets, labelling.device)
+    if stored.get("accuracy") != found:
+        write_json(labelling.folder / "labels.json", {**stored, "accuracy": found})
 
 
 def work(labelling, epochs):

@@ -14,6 +14,7 @@ from data.epoch_plan import draw_plan, mixed_batch
 from data.run_folder import manifest_hash
 from relabel.preview import save_preview
 from utils import distributed
+from utils.errors import UserError
 from utils.files import check_space
 from utils.progress import duration, progress_bar, write_above
 
@@ -35,22 +36,22 @@ class Labelling:
         """All images, uint8, decoded when they are first asked for."""
         return self.images.cache_on(self.device)
 
-    def unfinished(self, epochs):
-        """Those of the epochs whose file is missing, or whose header is damaged or foreign."""
-        return [epoch for epoch in epochs if not labels.is_finished(
-            self.folder, epoch, self.plan_options, self.number_format, self.recipe)]
+    def finished(self, count):
+        """The epochs below count whose file is there, with the header of this recipe: a set."""
+        return {epoch for epoch in labels.epochs_in(self.folder) if epoch < count
+                and labels.is_finished(self.folder, epoch, self.plan_options, self.number_format,
+                                       self.recipe)}
 
-    def check_space(self, unfinished, count):
+    def check_space(self, finished, count):
         """Say how many of all `count` epochs are finished, and how many bytes the others take.
 
         Raises UserError when the disk has fewer.
         """
         if count:
-            finished = count - len(unfinished)
             distributed.print0(f"relabel: {finished} of {count} epochs finished")
-        if unfinished:
-            needed = len(unfinished) * labels.epoch_bytes(self.plan_options, self.number_format)
-            check_space("relabel", self.folder, needed,
+        if count > finished:
+            epoch_bytes = labels.epoch_bytes(self.plan_options, self.number_format)
+            check_space("relabel", self.folder, (count - finished) * epoch_bytes,
                         "Choose another --fkd-path, fewer --epochs, or --label-store none: "
                         "validate then makes the same labels on the fly.")
 
@@ -90,12 +91,20 @@ class Labelling:
                 plan = draw_plan(self.plan_options, epoch)
                 stored = self._label(plan, bar)
 
+                self._check_there()
                 if written is not None:
                     written.result()  # raises what writing raised; one epoch waits at most
                 written = writer.submit(labels.save_epoch, path, epoch, plan, stored,
                                         self.number_format, self.recipe)
             if written is not None:
                 written.result()
+        self._check_there()
+
+    def _check_there(self):
+        """Raise UserError when somebody has removed the folder: a part of it would be of no use."""
+        if not (self.folder / "labels.json").exists():
+            raise UserError(f"{self.folder}: was removed while it was written. Run the same "
+                            "command again: it starts anew.")
 
     def _label(self, plan, bar):
         """The labels of an epoch as they are stored: {tensor name: [N, ...]} on the CPU."""

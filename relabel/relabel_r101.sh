@@ -7,6 +7,7 @@ ENSEMBLE=${ENSEMBLE:-}                             # equal_energy, primary_half,
 IPC=${IPC:-10}                                     # images per class, for the folder's name
 OUTPUT_DIR=${OUTPUT_DIR:-$ROOT/results/${PRESET}_r101_ipc$IPC}   # run folder of the three stages
 TEACHER_WEIGHTS=${TEACHER_WEIGHTS:-IMAGENET1K_V1}  # or a folder of NAME.safetensors / NAME.pth
+VAL_DIR=${VAL_DIR:-}                               # real test images that teachers are measured on
 EPOCHS=${EPOCHS:-}                                 # of labels; more can be added later
 BATCH_SIZE=${BATCH_SIZE:-}                         # the student's batch is the same
 NGPU=${NGPU:-1}
@@ -22,5 +23,5 @@ cd "$ROOT"
 # shellcheck disable=SC2086 # the teachers are a list of names
 launch relabel.generate_soft_label --preset "$PRESET" ${TEACHERS:+--teachers $TEACHERS} \
     ${ENSEMBLE:+--ensemble "$ENSEMBLE"} --output-dir "$OUTPUT_DIR" \
-    --teacher-weights "$TEACHER_WEIGHTS" ${EPOCHS:+--epochs "$EPOCHS"} \
-    ${BATCH_SIZE:+--batch-size "$BATCH_SIZE"} "$@"
+    --teacher-weights "$TEACHER_WEIGHTS" ${VAL_DIR:+--val-dir "$VAL_DIR"} \
+    ${EPOCHS:+--epochs "$EPOCHS"} ${BATCH_SIZE:+--batch-size "$BATCH_SIZE"} "$@"

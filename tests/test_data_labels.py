@@ -178,6 +178,22 @@ def test_a_missing_epoch_is_named(run):
         store.check(3)
     with pytest.raises(UserError, match="epoch_001.safetensors: missing. Was relabel stopped"):
         store.epoch(1)
+    sentence = r"1: finished epochs are skipped, or train with --epochs 1 \(EPOCHS=1 in the scripts"
+    with pytest.raises(UserError, match=f"--epochs 100000000{sentence}"):
+        store.check(1000000001)
+    epoch_file(store.folder, 0).unlink()
+    with pytest.raises(UserError, match="1 of 3 .* epoch 0. .* --epochs 3: finished .* skipped.$"):
+        store.check(3)
+
+
+@pytest.mark.parametrize("name", [
+    "epoch_99999999999999999999.safetensors", "epoch_0001.safetensors", "epoch_1.safetensors",
+    "epoch_002.safetensors.bak"])
+def test_other_names_in_the_folder_are_no_epochs(run, name):
+    store = tiny.label_folder(run, 2)
+    (store.folder / name).touch()
+    assert store.epochs == [0, 1]
+    store.check(2)
 
 
 def test_wide_numbers(run):

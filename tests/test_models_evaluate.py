@@ -6,7 +6,7 @@ from torch import nn
 from data.image_set import Arrays, ImageSet
 from data.images import normalise
 from models import evaluate
-from models.evaluate import accuracy, dataset_accuracy
+from models.evaluate import accuracy, dataset_accuracy, first_of_each_class, least_accuracy
 
 CPU = torch.device("cpu")
 # Labels 0, 1, 2 are right; 3 is given as 20, the second nearest; 7 is given as 0, the farthest.
@@ -79,3 +79,18 @@ def test_a_whole_dataset_in_parts(monkeypatch, at_once):
     assert found["count"] == 5
     assert found["top1"] == pytest.approx(60)
     assert found["top5"] == pytest.approx(80)
+
+
+def test_a_quick_look_takes_whole_rounds_over_the_classes(monkeypatch):
+    labels = [1, 0, 1, 1, 0, 2]
+    images = ImageSet("imagefolder", "abc", labels, 4, Arrays(np.zeros((6, 4, 4, 3), np.uint8)))
+    assert first_of_each_class(images) == [1, 0, 5, 4, 2, 3]
+    monkeypatch.setattr(evaluate, "_ACCURACY_IMAGES", 4)
+    assert first_of_each_class(images) == [1, 0, 5, 4, 2]
+    monkeypatch.setattr(evaluate, "_ACCURACY_IMAGES", 2)
+    assert first_of_each_class(images) == [1, 0, 5]
+
+
+def test_near_chance():
+    assert least_accuracy(2) == pytest.approx(55)
+    assert least_accuracy(1000) == pytest.approx(10.09)

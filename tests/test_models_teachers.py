@@ -9,7 +9,7 @@ from torchvision import models as torchvision_models
 
 from models import teachers
 from models.networks import build, fingerprint, head_labels, save_network
-from models.teachers import fit_head, load_teachers, trained_size
+from models.teachers import fit_head, load_teachers, stated_accuracy, trained_size
 from utils.errors import UserError
 
 SMALL = "shufflenet_v2_x0_5"
@@ -225,3 +225,19 @@ def test_published_timm_weights_keep_their_mean_and_std(monkeypatch, x):
     found = load_teachers([name], "IMAGENET1K_V1", WNIDS, CPU, 32)[name]
     assert found.mean == (0.5, 0.5, 0.5)
     assert logits(found, x).shape == (2, 1000)
+
+
+@pytest.mark.parametrize(("about", "expected"), [
+    ({"accuracy": {"top1": 97.4, "top5": 100.0, "count": 500}}, 97.4), ({}, None),
+    ({"accuracy": "good"}, None), ([1], None)])
+def test_the_accuracy_that_a_file_states(tmp_path, about, expected):
+    save_network(tmp_path / f"{SMALL}.safetensors", build(SMALL, 3), about)
+    assert stated_accuracy(SMALL, tmp_path) == expected
+
+
+def test_the_accuracy_that_published_weights_state(tmp_path):
+    assert stated_accuracy("resnet18", "IMAGENET1K_V1") == 69.758
+    assert stated_accuracy("resnet50", "DEFAULT") == 80.858
+    assert stated_accuracy("timm/resnet18", "DEFAULT") is None
+    torch.save(build(SMALL, 3).net.state_dict(), tmp_path / f"{SMALL}.pth")
+    assert stated_accuracy(SMALL, tmp_path) is None

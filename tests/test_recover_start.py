@@ -7,7 +7,7 @@ import torch
 from data.image_set import open_real
 from data.images import normalise, to_uint8
 from recover.options import Options
-from recover.start import Starts, check_teachers, first_images
+from recover.start import Starts, check_teachers
 from utils.errors import UserError
 from utils.options import from_values
 from utils.seeding import stream
@@ -127,9 +127,3 @@ def test_all_outputs_of_a_full_head_compete(real, capsys):
     teacher.columns = torch.tensor([7, 3, 5])
     check_teachers({"net": teacher}, {"net": ["logit"]}, real, None, torch.device("cpu"))
     assert "net   33.3 % (chance 10.0 %)" in capsys.readouterr().out
-
-
-def test_the_first_images_of_every_class(real):
-    assert first_images(real, 2) == [0, 4, 8]
-    assert first_images(real, 4) == [0, 4, 8, 1, 5, 9]
-    assert sorted(first_images(real, 99)) == list(range(12))

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import time
 
@@ -289,11 +290,66 @@ def test_a_mistake_leaves_no_folder(made, tmp_path, monkeypatch):
     assert not (tmp_path / "labels").exists()
 
 
-def test_no_flips_for_digits(made, tmp_path):
-    shutil.copytree(made / "images", tmp_path / "images")
+def test_a_folder_that_is_removed_while_it_is_written(made, tmp_path, monkeypatch):
+    label = Labelling._label
+
+    def removed(self, plan, bar):
+        shutil.rmtree(self.folder)
+        return label(self, plan, bar)
+
+    monkeypatch.setattr(Labelling, "_label", removed)
+    with pytest.raises(UserError, match="labels: was removed while it was written. Run the same"):
+        main(command(made, tmp_path))
+    assert not (tmp_path / "labels").exists()
+
+
+def test_far_too_many_epochs_are_refused_at_once(made, copied, monkeypatch):
+    monkeypatch.setattr("utils.files.free_bytes", lambda _: 10**10)
+    with pytest.raises(UserError, match=r"about \d{3}\.\d GB will be written, the disk has 10"):
+        main(command(made, copied, "--epochs", "1000000000"))
+
+
+def test_the_teachers_accuracy_is_printed_and_kept(made, whole, tmp_path, capsys):
+    val = tiny.image_folder(tmp_path / "val", CLASSES, 2, size=(SIZE, SIZE), seed=9)
+    main(command(made, tmp_path, "--val-dir", str(val)))
+    out = capsys.readouterr().out
+    for name in TEACHERS:
+        assert re.search(rf"{name}: top-1 .* % of 6 real test images, .* % of 7 distilled", out)
+    assert out.index("distilled images") < out.index("ms a batch")
+
+    content, plain = (json.loads((run / "labels/labels.json").read_text())
+                      for run in (tmp_path, whole))
+    assert list(content["accuracy"]) == TEACHERS
+    for name, scores in content["accuracy"].items():
+        assert scores["real"] is not None
+        assert {**scores, "real": None} == plain["accuracy"][name]
+    assert files(tmp_path) == files(whole)  # which images were measured changes no label
+
+    main(command(made, tmp_path))  # finished: kept, and not measured again
+    assert "distilled images" not in capsys.readouterr().out
+    assert json.loads((tmp_path / "labels/labels.json").read_text()) == content
+
+
+def test_real_images_of_other_classes_are_refused(made, tmp_path):
+    val = tiny.image_folder(tmp_path / "val", CLASSES[:2], 1, size=(SIZE, SIZE))
+    with pytest.raises(UserError, match="val: has 2 class folders, the distilled images .* have 3"):
+        main(command(made, tmp_path, "--val-dir", str(val)))
+    tiny.image_folder(val, CLASSES[2:], 1)
+    (val / CLASSES[0] / "img_000.JPEG").write_bytes(b"?")
+    with pytest.raises(UserError, match="img_000.JPEG: not a readable image"):
+        main(command(made, tmp_path, "--val-dir", str(val)))
+    assert not (tmp_path / "labels").exists()
+
+
+def test_no_flips_for_digits(tmp_path):
+    digits = [str(digit) for digit in range(10)]
+    tiny.image_folder(tmp_path / "images", digits, 1, size=(SIZE, SIZE))
+    tiny.teacher_folder(tmp_path / "teachers", TEACHERS[1:], digits)
     write_json(tmp_path / "images.json", {"options": {"dataset": "digits"},
-                                          "identity": {"classes": CLASSES}})
-    main(command(made, tmp_path, "--train-dir", str(tmp_path / "images"), "--epochs", "1"))
+                                          "identity": {"classes": digits}})
+    main([*command(tmp_path, tmp_path, "--epochs", "1"), "--teachers", TEACHERS[1]])
     store = LabelStore(tmp_path / "labels", open_distilled(tmp_path / "images"))
     assert store.options["flip_prob"] == 0.0
     assert not store.epoch(0).plan.flips.any()
+    content = json.loads((tmp_path / "labels/labels.json").read_text())
+    assert content["accuracy"][TEACHERS[1]]["real"] is not None  # scikit-learn has test images

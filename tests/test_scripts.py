@@ -46,11 +46,13 @@ def test_all_stages_from_different_folders(data, tmp_path):
             ITERATION="3", BN_TEACHERS="shufflenet_v2_x0_5 alexnet", OUTPUT_DIR=out,
             TRAIN_DIR=data / "train", TEACHER_WEIGHTS=teachers)
     succeed("relabel/relabel_r50.sh", tmp_path, "--batch-size", "4", TEACHERS=TEACHERS, EPOCHS="2",
-            OUTPUT_DIR=out, TEACHER_WEIGHTS=teachers)
+            OUTPUT_DIR=out, TEACHER_WEIGHTS=teachers, VAL_DIR=data / "val")
     succeed("validate/train_FKD_10_r18.sh", data, STUDENT="shufflenet_v2_x0_5", EPOCHS="2",
             OUTPUT_DIR=out, VAL_DIR=data / "val")
 
     assert len(list((out / "images").rglob("*.jpg"))) == 6
+    accuracy = json.loads((out / "labels/labels.json").read_text())["accuracy"]
+    assert all(scores["real"] is not None for scores in accuracy.values())
     manifest = json.loads((out / "images.json").read_text())
     assert manifest["options"]["image_size"] == 224
     assert manifest["identity"]["classes"] == list(CLASSES)

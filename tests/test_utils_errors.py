@@ -26,6 +26,7 @@ def raising(error):
     (UserError("found 1, expected 2."), "found 1, expected 2."),
     (OSError(errno.ENOSPC, "x", "out/a"), "out/a: the disk is full"),
     (PermissionError(errno.EACCES, "x", "out/a"), "out/a: no permission"),
+    (FileNotFoundError(errno.ENOENT, "x", "a"), "a: no such file or folder. If it was removed"),
     (OSError(errno.EROFS, "x"), "the file system is read-only"),
     (RuntimeError("DataLoader worker (pid 1) is killed"), "Give fewer --workers"),
     (MemoryError(), "out of memory"),

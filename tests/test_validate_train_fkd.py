@@ -8,10 +8,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny
 import torch
+from filelock import FileLock
 from interrupting import interrupt
 from PIL import Image
 
@@ -20,7 +22,7 @@ from data.images import centre_crop, square_crop
 from models.networks import build, load_network, save_network
 from relabel.generate_soft_label import main as label
 from utils.errors import UserError
-from validate import engine, testing
+from validate import engine, student_folder, testing
 from validate.experiment import prepare
 from validate.options import parse
 from validate.student_folder import StudentFolder
@@ -123,9 +125,9 @@ def test_stopped_and_resumed_equals_uninterrupted(trained, epochs, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         main(command(trained, name))
     monkeypatch.undo()
-    # Lines that the state does not know, the last one cut short by a kill.
-    with open(trained / f"run/students/{name}/metrics.jsonl", "a") as file:
-        file.write('{"epoch": 3, "loss": 0.5}\n{"epoch": 3, "lo')
+    # What a power loss may leave of the file: the state has its lines.
+    file = trained / f"run/students/{name}/metrics.jsonl"
+    file.write_bytes(bytes(file.stat().st_size) + b'[1]\n{"epoch": 3, "loss": 0.5}\n\xff{"epoch"')
     main(command(trained, name))
     assert weights(trained, name) == weights(trained, "first")
     assert metrics(trained, name) == metrics(trained, "first")
@@ -149,7 +151,7 @@ def test_killed_inside_an_epoch_and_resumed(trained, monkeypatch):
 
 
 @pytest.mark.parametrize("state", [
-    {"net": {}}, "the other optimiser's", "the other network's", "half of it"])
+    {"net": {}}, [1], "the other optimiser's", "the other network's", "half of it"])
 def test_a_state_that_cannot_be_taken_over_is_damaged(made, tmp_path, monkeypatch, state):
     run = copy_run(made, tmp_path)
     interrupt(monkeypatch, Training, "one_epoch", 2)
@@ -174,8 +176,97 @@ def test_a_state_that_cannot_be_taken_over_is_damaged(made, tmp_path, monkeypatc
         main(command(made, "damaged", run=run))
 
 
-def test_a_result_that_says_too_little_is_damaged(tmp_path):
-    (tmp_path / "result.json").write_text('{"best": {"top1": 50.0}}')
+TEST = {"epoch": 1, "top1": 50.0, "top5": 100.0}
+RESULT = {"top1": 50.0, "best": TEST, "last": TEST, "seconds": 1.0, "options": {"seed": 0}}
+LINE = {"epoch": 0, "lr": 0.1, "loss": 2.0, "train_top1": 50.0, "seconds": 1.0}
+PROGRESS = {"epochs": 2, "seconds": 3.5, "last": TEST, "best": TEST, "metrics": [LINE, LINE]}
+
+
+@pytest.mark.parametrize("changed", [
+    {}, {"last": None, "best": None}, {"epochs": 4}])
+def test_progress_that_is_taken_over(tmp_path, changed):
+    folder, states = StudentFolder(tmp_path), []
+    folder.settle({})
+    folder.metrics = PROGRESS["metrics"]
+    folder.save_state({**PROGRESS, **changed})
+    folder = StudentFolder(tmp_path)
+    folder.restore(states.append, EPOCHS)
+    assert states == [{**PROGRESS, **changed}]
+    assert folder.metrics == PROGRESS["metrics"]
+
+
+@pytest.mark.parametrize("changed", [
+    {"epochs": "2"}, {"epochs": 0}, {"epochs": 5}, {"epochs": 10**30}, {"seconds": float("nan")},
+    {"best": 5}, {"last": {**TEST, "top1": "high"}}, {"epochs": 4, "best": None},
+    {"metrics": [1]}, {"metrics": [{**LINE, "loss": float("inf")}]}, {"metrics": [TEST]}])
+def test_progress_that_is_damaged(tmp_path, changed):
+    torch.save({**PROGRESS, **changed}, tmp_path / "state.pt")
+    with pytest.raises(UserError, match="state.pt: damaged.*Remove it and run validate again"):
+        StudentFolder(tmp_path).restore(lambda _: None, EPOCHS)
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_one_process_trains_a_student_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(student_folder, "LOCK_SECONDS", 0)
+    network = SimpleNamespace(net=torch.nn.Linear(2, 2))
+    first, second = StudentFolder(tmp_path / "s"), StudentFolder(tmp_path / "s")
+    other_rank = StudentFolder(tmp_path / "s", writes=False)
+    with first.claimed(network, {}), other_rank.claimed(network, {}):
+        with (pytest.raises(UserError, match="another process trains this student. Wait"),
+              second.claimed(network, {})):
+            pass
+        first.save_state(PROGRESS)
+        (first.path / "metrics.jsonl").touch()
+        first.add_metrics(LINE)
+        first.finish(RESULT)
+        assert {path.name for path in first.path.iterdir()} == {
+            "options.json", "metrics.jsonl", "result.json", "curve.png"}
+
+    with (pytest.raises(UserError, match="has just finished this student. Run the same"),
+          second.claimed(network, {})):
+        pass
+
+
+def test_a_stopped_student_is_not_locked(made, monkeypatch):
+    monkeypatch.setattr(student_folder, "LOCK_SECONDS", 0)
+    interrupt(monkeypatch, Training, "one_epoch", 1)
+    with pytest.raises(KeyboardInterrupt):
+        main(command(made, "unlocked"))
+    with (FileLock(made / "run/students/unlocked/.training.lock"),
+          pytest.raises(UserError, match="unlocked: another process trains this student")):
+        main(command(made, "unlocked"))
+    main(command(made, "unlocked"))
+
+
+def test_a_folder_that_is_removed_while_it_is_written(tmp_path):
+    network = SimpleNamespace(net=torch.nn.Linear(2, 2))
+    folder = StudentFolder(tmp_path / "s")
+    with folder.claimed(network, {}):
+        shutil.rmtree(folder.path)
+        for write in (lambda: folder.add_metrics(LINE), lambda: folder.save_state(PROGRESS),
+                      lambda: folder.save_weights("best", network, {}), lambda: folder.finish({})):
+            with pytest.raises(UserError, match="s: was removed while the student was trained"):
+                write()
+    assert not folder.path.exists()
+
+
+def test_last_weights_that_are_the_best_are_stored_once(trained):
+    main([*command(trained, "one"), "--epochs", "1"])
+    last, best = (trained / f"run/students/one/{name}.safetensors" for name in ("last", "best"))
+    assert last.samefile(best)
+    with_other = json.loads((trained / "run/students/first/result.json").read_text())
+    folder = trained / "run/students/first"
+    once = with_other["last"] == with_other["best"]
+    assert (folder / "last.safetensors").samefile(folder / "best.safetensors") == once
+
+
+@pytest.mark.parametrize("content", [
+    {"best": {"top1": 50.0}}, {"best": TEST, "last": [TEST], "seconds": 1.0}, [],
+    {"best": TEST, "last": {**TEST, "epoch": "2"}, "seconds": 1.0},
+    {**RESULT, "seconds": None}, {**RESULT, "best": {**TEST, "top1": float("nan")}},
+    {**RESULT, "options": ["seed"]}, {**RESULT, "options": {"seed": [1]}}])
+def test_a_result_that_says_too_little_is_damaged(tmp_path, content):
+    (tmp_path / "result.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="result.json: damaged"):
         StudentFolder(tmp_path).result()
 
@@ -408,11 +499,29 @@ def test_test_images_are_cropped_as_the_option_says(trained, monkeypatch):
         assert torch.equal(seen[0], expected)
 
 
+def test_evaluate_on_the_images_of_a_run(trained, tmp_path, capsys):
+    """Its class folders are only numbered; images.json beside them says which classes they are."""
+    classes = CLASSES[::-1]
+    tiny.distilled_folder(tmp_path / "run", trained / "distil", classes, 2)
+    for number, name in enumerate(classes):
+        shutil.copytree(tmp_path / f"run/images/new{number:03d}", tmp_path / "named" / name)
+    printed = []
+    for folder in (tmp_path / "run/images", tmp_path / "named"):
+        main(["--evaluate", str(trained / "run/students/first/best.safetensors"), "--val-dir",
+              str(folder), "--device", "cpu"])
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+    assert "of 6 test images (shufflenet_v2_x0_5, 32 px)" in printed[0]
+
+
 @pytest.mark.parametrize(("more", "sentence"), [
     (["--val-dir", "nowhere"], "no such folder"), (["--train-dir", "nowhere"], "no such folder"),
     (["--fkd-path", "nowhere"], "labels.json: not found"), (["--epochs", "0"], "at least 1"),
     (["--epochs", "6"], "the first missing is epoch 4"), (["--lr", "-1"], "more than 0"),
-    (["--student", "alexnet"], "--input-resize alexnet=")])
+    (["--student", "alexnet"], "--input-resize alexnet="),
+    (["--input-resize", "99999999"], "--input-resize 99999999: expected a side .* 1 to 4096"),
+    (["--loss-type", "ce", "--shuffle-patches", "33"], "images have 32 px. Give at most"),
+    (["--image-size", "99999999"], "--image-size 99999999: expected at most 4096 pixels")])
 def test_bad_input_in_one_sentence(made, more, sentence):
     with pytest.raises(UserError, match=sentence):
         main([*command(made, "refused"), *more])

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from filelock import FileLock
 from interrupting import interrupt
 from PIL import Image
 
 from data.images import square_crop
 from report.run_checks import find_problems
 from utils.errors import UserError, run_entry
-from validate import hard_protocols, hard_training
+from validate import hard_protocols, hard_training, student_folder
 from validate.hard_experiment import spread, spread_words
 from validate.hard_training import Training
 from validate.train_hard import main
@@ -147,9 +148,9 @@ def test_stopped_and_resumed_equals_uninterrupted(trained, epochs, seconds, monk
         main(command(trained, name))
     monkeypatch.undo()
     assert (trained / f"run/students/{name}_seed0/state.pt").exists() == (seconds < 0)
-    # Lines that the state does not know, the last one cut short by a kill.
-    with open(trained / f"run/students/{name}_seed0/metrics.jsonl", "a") as file:
-        file.write('{"epoch": 3, "loss": 0.5}\n{"epoch": 3, "lo')
+    # What a power loss may leave of the file: the state has its lines.
+    file = trained / f"run/students/{name}_seed0/metrics.jsonl"
+    file.write_bytes(bytes(file.stat().st_size) + b'[1]\n{"epoch": 3, "loss": 0.5}\n\xff{"epoch"')
     main(command(trained, name))
     assert weights(trained, f"{name}_seed0") == weights(trained, "first_seed0")
     assert metrics(trained, f"{name}_seed0") == metrics(trained, "first_seed0")
@@ -187,9 +188,21 @@ def test_a_state_that_cannot_be_taken_over_is_damaged(made, monkeypatch):
     interrupt(monkeypatch, Training, "one_epoch", 2)
     with pytest.raises(KeyboardInterrupt):
         main(command(made, "damaged"))
-    torch.save({"net": {}}, made / "run/students/damaged_seed0/state.pt")
-    with pytest.raises(UserError, match="state.pt: damaged.*Remove it"):
-        main(command(made, "damaged"))
+    file = made / "run/students/damaged_seed0/state.pt"
+    state = torch.load(file, weights_only=True)
+    for changed in ({"net": {}}, {"hits": torch.zeros(3)}, {"seen": "9"}, {"epochs": "2"}):
+        torch.save({**state, **changed}, file)
+        with pytest.raises(UserError, match="state.pt: damaged.*Remove it"):
+            main(command(made, "damaged"))
+
+
+def test_one_process_trains_a_student_at_a_time(made, monkeypatch):
+    monkeypatch.setattr(student_folder, "LOCK_SECONDS", 0)
+    (made / "run/students/locked_seed0").mkdir(parents=True)
+    with (FileLock(made / "run/students/locked_seed0/.training.lock"),
+          pytest.raises(UserError, match="locked_seed0: another process trains this student")):
+        main(command(made, "locked"))
+    main(command(made, "locked"))
 
 
 def test_test_images_keep_their_whole_short_side(made, monkeypatch):
@@ -244,6 +257,7 @@ def test_a_diverging_student_stops_with_one_sentence(made):
     (["--protocol", "dc", "--output-dir", "empty"], "empty/images: no such folder of distilled"),
     (["--val-dir", "distil"], "OTHER"), (["--stem", "small"], "stem 'small' is not defined"),
     (["--dataset", "digits"], "digits has the classes 0, 1"),
+    (["--image-size", "99999999"], "--image-size 99999999: expected at most 4096 pixels"),
     (["--seeds", "-1"], "found -1, expected at least 0")])
 def test_bad_input_in_one_sentence(made, tmp_path, monkeypatch, capsys, more, sentence):
     monkeypatch.setenv("CALLER_DIR", str(tmp_path))

@@ -14,6 +14,8 @@ _DISK_ERRORS = {
                   "is kept.",
     errno.EDQUOT: "the disk quota is used up. Free some space and run the same command again: "
                   "finished work is kept.",
+    errno.ENOENT: "no such file or folder. If it was removed while the command ran, run the same "
+                  "command again.",
     errno.EACCES: "no permission. Choose another folder or change its permissions.",
     errno.EPERM: "no permission. Choose another folder or change its permissions.",
     errno.EROFS: "the file system is read-only. Choose another folder.",

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 import torch
 
 from data import run_folder
-from data.image_set import ImageSet, open_distilled, open_real
+from data.image_set import ImageSet, open_distilled, open_test
 from models.networks import Network, build, check_image_size, file_stem, has_stem
 from utils import distributed, files
-from utils.errors import UserError
 from utils.options import print_options, shown
 from validate import label_source, options, ranks
 from validate.engine import set_batch_norm_momentum
@@ -40,7 +39,7 @@ def prepare(o, device):
     """The Experiment that options ask for. Raises UserError for what does not fit together."""
     images = open_distilled(o.data.train_dir or o.data.output_dir / "images", o.run.workers)
     o = options.resolve(o, images)
-    test = open_test(o, images, o.data.crop)
+    test = open_test_images(o, images, o.data.crop)
     source = label_source.open_source(o, images, device)
     o = options.with_labels(o, source.plan_options, default_stem(o, source))
 
@@ -69,17 +68,12 @@ def micro_batches(o):
                         optimisation.micro_batches == "together")
 
 
-def open_test(o, images, crop):
-    """The real test images, an ImageSet with the classes and the size of the distilled ones.
+def open_test_images(o, images, crop):
+    """The real test images, which nothing of this run may be written among.
 
     crop: of images that are files, see data.image_set.Files.
     """
-    test = open_real(o.data.dataset or images.dataset, "test", o.data.val_dir, images.image_size,
-                     images.known_classes, o.run.workers, crop)
-    if len(test.classes) != len(images.classes):
-        raise UserError(f"{o.data.val_dir}: has {len(test.classes)} class folders, the distilled "
-                        f"images in {images.folder} have {len(images.classes)}. Give the "
-                        "validation folder of the data that was distilled.")
+    test = open_test(images, o.data.val_dir, o.data.dataset, o.run.workers, crop)
     for folder in (images.folder, test.folder):
         run_folder.check_apart("--output-dir", o.data.output_dir / "students", folder)
     return test

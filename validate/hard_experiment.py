@@ -75,7 +75,7 @@ def open_study(o, device):
     images = open_distilled(o.data.train_dir or o.data.output_dir / "images", o.run.workers,
                             hard_options.image_size(o), "square")
     study = Study(o, hard_options.recipe_of(o, images), images,
-                  experiment.open_test(o, images, "square"), device)
+                  experiment.open_test_images(o, images, "square"), device)
     check_image_size(build_student(study, study.recipe.seeds[0]), images.image_size)
     return study
 
@@ -134,7 +134,7 @@ def summarise(study):
         "protocol": study.options.method.protocol,
         "protocol_changed": hard_options.departures(study.options, study.images),
         "student": study.recipe.student, "seeds": list(results), **over_seeds,
-        "device": next(iter(results.values()))["device"], "seconds": seconds})
+        "device": next(iter(results.values())).get("device"), "seconds": seconds})
 
     words = ", ".join(f"{which} {spread_words(values)}" for which, values in over_seeds.items())
     print0(f"{study.name}: top-1 % over {len(results)} seed{'s' * (len(results) > 1)}: {words}; "

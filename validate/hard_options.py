@@ -10,7 +10,14 @@ from utils.errors import UserError
 from utils.options import RoomOptions, Run, option
 from utils.precision import Arithmetic
 from validate.hard_protocols import AUGMENT, PROTOCOLS, epochs_by_ipc
-from validate.options import Images, Net, check_cache, folder_name, input_side
+from validate.options import (
+    Images,
+    Net,
+    check_cache,
+    check_image_size,
+    folder_name,
+    input_side,
+)
 from validate.rules import images_per_class
 
 
@@ -79,6 +86,7 @@ def parse(argv=None):
         description="Train students on distilled images with hard labels, one per seed, and test "
                     "them by a protocol of the field.")
     check_cache(o.data)
+    check_image_size(o.method.image_size)
     if o.data.output_dir is None:
         raise UserError("--output-dir is needed: the run folder that holds images/, and where "
                         "students/ will be.")

@@ -18,28 +18,34 @@ from validate.engine import (
     set_learning_rate,
     train_step,
 )
+from validate.experiment import describe_result
 from validate.hard_views import draw_views, kept_part, make_views, plan_options
 from validate.options import Objective
 from validate.passes import MicroBatches, Passes
-from validate.student_folder import SAVE_SECONDS
+from validate.student_folder import SAVE_SECONDS, check_numbers
 
 _CROSS_ENTROPY = Objective(loss_type="ce")
 
 
-def train(experiment, pixels, test_pixels):
-    """Train and test the student of an Experiment to the end: see Training.run.
+def train(experiment, pixels, test_pixels, threads):
+    """Train and test the student of an Experiment to the end. Returns its result.
 
     pixels: PixelCache of the distilled images. test_pixels: uint8 [N, 3, S, S] on any device.
+    threads: of PyTorch, for the result.
     """
-    experiment.folder.claim(experiment.network, experiment.manifest)
     batch = experiment.study.recipe.batch_size
-    with memory_advice(f"Found --batch-size {batch}, try a smaller one. It changes the protocol: "
-                       "give another --student-name."):
-        return Training(experiment, pixels, test_pixels).run()
+    advice = (f"Found --batch-size {batch}, try a smaller one. It changes the protocol: give "
+              "another --student-name.")
+    with experiment.folder.claimed(experiment.network, experiment.manifest):
+        with memory_advice(advice):
+            tests = Training(experiment, pixels, test_pixels).run()
+        result = {**describe_result(experiment, tests, threads), "processes": 1}
+        experiment.folder.finish(result)
+    return result
 
 
 class Training:
-    """Trains a student and keeps its folder up to date. The arguments are those of `train`."""
+    """Trains a student and keeps its folder up to date. Arguments as those of `train`."""
 
     def __init__(self, experiment, pixels, test_pixels):
         study, recipe, device = experiment.study, experiment.study.recipe, experiment.device
@@ -63,9 +69,8 @@ class Training:
 
         Returns {"last": test result, "best": test result, "seconds": of all starts together}.
         """
-        self.folder.restore(self.take_over)
-        self.folder.drop_metrics(self.start)
         epochs = self.recipe.epochs
+        self.folder.restore(self.take_over, epochs)
         self.began = self.saved_at = time.monotonic()
         with progress_bar(epochs, f"seed {self.experiment.seed}", " epochs",
                           initial=self.start) as self.bar:
@@ -73,7 +78,7 @@ class Training:
                 self.one_epoch(epoch)
 
         self.save_best()
-        self.folder.save_weights("last", self.network, self.about(self.last))
+        self.folder.save_last(self.network, self.about(self.last), self.last == self.best)
         return {"last": self.last, "best": self.best, "seconds": round(self.elapsed(), 1)}
 
     def one_epoch(self, epoch):
@@ -165,8 +170,9 @@ class Training:
         """Take over what `save` has saved."""
         self.network.net.load_state_dict(state["net"])
         load_optimizer(self.optimizer, state["optimizer"])
+        check_numbers([state], ("seen", "tested_at"))
         self.start, self.last, self.best = state["epochs"], state["last"], state["best"]
-        self.loss, self.hits = (torch.as_tensor(state[name]).to(self.device)
+        self.loss, self.hits = (torch.as_tensor(state[name]).to(self.device).reshape(())
                                 for name in ("loss", "hits"))
         self.seen, self.seconds = state["seen"], state["seconds"]
         self.tested_at = state["tested_at"]

@@ -24,6 +24,7 @@ WITH_GROUND_TRUTH = ("mse_gt", "mae_gt")  # read ce_weight
 WITH_TEMPERATURE = ("kl", "dist")  # read temperature
 BY_OPTIMIZER = {  # SGD: torchvision's ResNet recipe (paper Table 2)
     "adamw": {"lr": 1e-3, "weight_decay": 0.01}, "sgd": {"lr": 0.1, "weight_decay": 1e-4}}
+LARGEST_SIDE = 4096  # pixels of an image: beyond it a typing error would fill the memory
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]*")
 # timm reads these sections of a RandAugment string and skips others in silence.
@@ -309,6 +310,7 @@ def check(o):
     """Raise UserError for options that contradict one another."""
     data = o.data
     check_cache(data)
+    check_image_size(data.image_size)
     input_side(o.student)
     if o.testing.evaluate is not None:
         return
@@ -355,9 +357,16 @@ def input_side(student):
     if name not in ("", student.student):
         raise UserError(f"--input-resize {text}: the student is {student.student}. Give "
                         f"--input-resize {side}.")
-    if not side.isdigit() or int(side) == 0:
-        raise UserError(f"--input-resize {text}: expected a side in pixels, such as 64.")
+    if not side.isdecimal() or len(side) > 9 or not 0 < int(side) <= LARGEST_SIDE:
+        raise UserError(f"--input-resize {text}: expected a side in pixels from 1 to "
+                        f"{LARGEST_SIDE}, such as 64.")
     return int(side)
+
+
+def check_image_size(size):
+    """Raise UserError for an --image-size (or None) that no network of the field has."""
+    if size is not None and size > LARGEST_SIDE:
+        raise UserError(f"--image-size {size}: expected at most {LARGEST_SIDE} pixels.")
 
 
 def resolve(o, images):
@@ -367,6 +376,9 @@ def resolve(o, images):
     makes no difference between students. Batch size, crops, flips, mixing and stem may still be
     None: the labels give them (with_labels).
     """
+    if o.views.shuffle_patches > images.image_size:
+        raise UserError(f"--shuffle-patches {o.views.shuffle_patches}: the distilled images have "
+                        f"{images.image_size} px. Give at most as many strips.")
     objective, optimisation, name = o.objective, o.optimisation, o.student.student
     kind, loss = label_kind(o), o.objective.loss_type
     default = BY_OPTIMIZER[optimisation.optimizer]

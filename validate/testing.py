@@ -1,7 +1,7 @@
 """The real test images, decoded once for all tests of a student; --evaluate of a saved student."""
 
 from data.decoded_images import decoded
-from data.image_set import open_distilled, open_real
+from data.image_set import class_folders, is_numbered, open_distilled, open_real
 from models.evaluate import accuracy, dataset_accuracy
 from models.networks import check_image_size, load_network
 from models.teachers import fit_head
@@ -77,5 +77,12 @@ def open_described(o, network, about):
         size = images.image_size
     crop = o.data.crop if "crop" in o.given else about.get("crop") or "auto"
     classes = network.classes or (images and images.known_classes)
+    if o.data.val_dir is not None and is_of_a_run(o.data.val_dir):
+        return open_distilled(o.data.val_dir, o.run.workers, size)
     return open_real(dataset or "imagefolder", "test", o.data.val_dir, size, classes,
                      o.run.workers, crop)
+
+
+def is_of_a_run(folder):
+    """Whether a folder is the images folder of a run: images.json beside it names its classes."""
+    return (folder.parent / "images.json").exists() and is_numbered(class_folders(folder))

@@ -18,7 +18,7 @@ from validate import options
 def main(argv=None):
     o = options.parse(argv)
     # What follows needs PyTorch. It is imported here, so that --help answers at once.
-    from validate.experiment import describe_result, prepare, print_experiment
+    from validate.experiment import prepare, print_experiment
     from validate.testing import evaluate
     from validate.training import train
 
@@ -39,12 +39,8 @@ def main(argv=None):
         print0(f"already finished. {folder.summary(finished)}")
         return
 
-    # Train and test.
-    tests = train(experiment)
-
-    # Keep and print the result.
-    result = describe_result(experiment, tests, threads)
-    folder.finish(result)
+    # Train and test; keep and print the result.
+    result = train(experiment, threads)
     print0(f"{folder.summary(result)}; {folder.path}")
 
 

@@ -55,7 +55,6 @@ def main(argv=None):
 def train_students(study, seeds, threads):
     """Train and test the students of these seeds, one after the other."""
     from data.image_set import PixelCache
-    from validate.experiment import describe_result
     from validate.hard_experiment import open_experiment
     from validate.hard_training import train
     from validate.testing import decoded_pixels
@@ -65,9 +64,7 @@ def train_students(study, seeds, threads):
     test = PixelCache(decoded_pixels(study.test, study.options.data), study.device)
     for seed in seeds:
         experiment = open_experiment(study, seed)
-        tests = train(experiment, pixels, test.pixels)
-        result = {**describe_result(experiment, tests, threads), "processes": 1}
-        experiment.folder.finish(result)
+        result = train(experiment, pixels, test.pixels, threads)
         print0(f"{experiment.folder.summary(result)}; {experiment.folder.path}")
 
 

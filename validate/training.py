@@ -15,7 +15,7 @@ from validate.engine import (
     set_learning_rate,
     train_epoch,
 )
-from validate.experiment import micro_batches
+from validate.experiment import describe_result, micro_batches
 from validate.label_source import recipe_ensemble
 from validate.passes import Passes
 from validate.ranks import Ranks
@@ -24,8 +24,11 @@ from validate.testing import decoded_pixels
 from validate.whole_images import WholeImages
 
 
-def train(experiment):
-    """Train and test the student of an Experiment to the end: see Training.run."""
+def train(experiment, threads):
+    """Train and test the student of an Experiment to the end. Returns its result.
+
+    threads: of PyTorch, for the result.
+    """
     o, images, device = experiment.options, experiment.images, experiment.device
     source = experiment.source
 
@@ -35,13 +38,14 @@ def train(experiment):
         source.ensemble = recipe_ensemble(source.store, weights, images, device)
     whole_images = WholeImages(images, o.views, o.run.seed, o.run.workers, device)
     test_pixels = decoded_pixels(experiment.test, o.data)
-    experiment.folder.claim(experiment.network, experiment.manifest)
-
-    ranks = Ranks(device) if distributed.world_size() > 1 else None
-    with memory_advice(smaller_pass(o.optimisation)):
-        tests = Training(experiment, whole_images, test_pixels, ranks).run()
+    with experiment.folder.claimed(experiment.network, experiment.manifest):
+        ranks = Ranks(device) if distributed.world_size() > 1 else None
+        with memory_advice(smaller_pass(o.optimisation)):
+            tests = Training(experiment, whole_images, test_pixels, ranks).run()
+        result = describe_result(experiment, tests, threads)
+        experiment.folder.finish(result)
     distributed.leave_group()
-    return tests
+    return result
 
 
 def smaller_pass(optimisation):
@@ -84,8 +88,8 @@ class Training:
 
         Returns {"last": test result, "best": test result, "seconds": of all starts together}.
         """
-        self.restore()
         epochs = self.options.optimisation.epochs
+        self.folder.restore(self.take_over, epochs)
         self.saved_at = time.monotonic()
         with progress_bar(epochs * self.batches, f"epoch {self.start + 1}/{epochs}", "batch",
                           initial=self.start * self.batches) as self.bar:
@@ -169,18 +173,14 @@ class Training:
     def save(self, epoch):
         """Save the last weights and the state after an epoch."""
         tested_now = self.last is not None and self.last["epoch"] == epoch
-        self.folder.save_weights("last", self.tested,
-                                 {**self.about, **(self.last if tested_now else {"epoch": epoch})})
+        self.folder.save_last(self.tested,
+                              {**self.about, **(self.last if tested_now else {"epoch": epoch})},
+                              is_best=tested_now and self.last == self.best)
         self.folder.save_state({
             "net": self.network.net.state_dict(), "optimizer": self.optimizer.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
             "epochs": epoch + 1, "last": self.last, "best": self.best, "seconds": self.seconds})
         self.saved_at = time.monotonic()
-
-    def restore(self):
-        """Take over the saved state, if there is one; one that does not fit is damaged."""
-        self.folder.restore(self.take_over)
-        self.folder.drop_metrics(self.start)
 
     def take_over(self, state):
         """Take over what `save` has saved."""
