@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 
 from data.image_set import open_distilled
 from data.images import save_grid
+from data.names import class_words
 from models.networks import load_network
 from report import similarity
-from report.sets import open_sets, titles
+from report.sets import open_sets
 from report.start_grid import grid_rows
 from report.verdicts import spread
 from utils.files import read_json, write_bytes, written_whole
@@ -197,7 +198,7 @@ def draw_grid(folders, path):
     count = min(len(first.classes), max(4, GRID_WIDTH // max(64, first.image_size)))
     slices = range(min(GRID_SLICES, len(first) // len(first.classes)))
     rows, names, _ = grid_rows(sets, folders, range(count), slices)
-    save_grid(rows, path, names, titles(first.classes[:count]), cell=64)
+    save_grid(rows, path, names, [class_words(name) for name in first.classes[:count]], cell=64)
 
     columns = "class" if count == len(first.classes) else f"class, of the first {count}"
     return (f"The first {len(slices)} images of a class are shown; a column is a {columns}. PRISM "
