@@ -34,7 +34,7 @@ class Plan:
     recover. epochs: of labels and students. eval_every: epochs between a student's tests.
     units_per_step: of recover. flip_prob: of every stage. batch_size, lr, teacher_epochs: of
     squeeze. share: of the lengths without a limit of time. seconds: {stage: estimate}. better:
-    (image size, stem, minutes) of the next better choice and the budget it needs, or None.
+    (image size, stem, minutes) of the cheapest better choice and the budget it needs, or None.
     """
 
     image_size: int
@@ -90,11 +90,11 @@ def choose(train, tests, wishes, speed):
     are taken of which half of the usual lengths fits into the budget; else those of which most
     fits. Raises TooShort where nothing fits.
     """
-    plans, affordable_with = [], []
+    plans, better = [], []
     for size, stem in candidates(train, wishes.image_size):
         plan, half = fill(train, tests, wishes, size, stem, speed)
-        plans.append(replace(plan, better=affordable_with[-1] if affordable_with else None))
-        affordable_with.append((size, stem, minutes(half)))
+        plans.append(replace(plan, better=min(better, key=lambda b: b[2], default=None)))
+        better.append((size, stem, minutes(half)))
         if plan.share >= _GOOD:
             break
     fitting = [plan for plan in plans if plan.share > 0]
