@@ -22,6 +22,7 @@ PLAIN = {
     "primary_teacher": "resnet18", "bn_teachers": (*G_VBSM[1:], "alexnet"),
     "decoupling": "multi", "logit_teacher": "primary", "selection": "pre", "drawn_per": "slice",
     "bn_law": "slots", "bn_slots": 3, "bn_slot_prob": 0.5, "bn_count": 4, "theta1": "forced",
+    "head": "full",
     "r_bn": 0.01, "bn_terms": "mean", "bn_normalise": "none", "without_bn": "counted",
     "first_bn_multiplier": 10.0, "density": 0.0, "density_temperature": 4.0, "tv_l2": 0.0,
     "l2_scale": 0.0, "match": "batchnorm", "statistics_ema": 0.0, "class_statistics": 0.0,
