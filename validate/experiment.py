@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from data import run_folder
-from data.image_set import ImageSet, open_distilled, open_test
+from data import image_set, run_folder
+from data.image_set import ImageSet, open_distilled
 from models.networks import Network, build, check_image_size, file_stem
 from utils import distributed, files
 from utils.options import print_options, shown
@@ -39,7 +39,7 @@ def prepare(o, device):
     """The Experiment that options ask for. Raises UserError for what does not fit together."""
     images = open_distilled(o.data.train_dir or o.data.output_dir / "images", o.run.workers)
     o = options.resolve(o, images)
-    test = open_test(images, o.data.val_dir, o.data.dataset, o.run.workers)
+    test = open_test(o, images)
     source = label_source.open_source(o, images, device)
     o = options.with_plan(o, source.plan_options)
 
@@ -56,6 +56,14 @@ def micro_batches(o):
     optimisation = o.optimisation
     return MicroBatches(optimisation.batch_size, optimisation.gradient_accumulation_steps,
                         optimisation.micro_batches == "together")
+
+
+def open_test(o, images, square=False):
+    """The real test images, an ImageSet with the classes and the size of the distilled ones.
+
+    square: which crop, see data.image_set.Files.
+    """
+    return image_set.open_test(images, o.data.val_dir, o.data.dataset, o.run.workers, square)
 
 
 def build_student(o, classes):

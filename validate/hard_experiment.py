@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 import torch
 
 from data import run_folder
-from data.image_set import ImageSet, open_distilled, open_test
+from data.image_set import ImageSet, open_distilled
 from data.names import has_flips
 from models.networks import Network, build, check_image_size, file_stem
 from utils import options
@@ -73,8 +73,8 @@ def open_study(o, device):
     """The Study that options ask for. Raises UserError for what does not fit together."""
     images = open_distilled(o.data.train_dir or o.data.output_dir / "images", o.run.workers,
                             hard_options.image_size(o), square=True)
-    test = open_test(images, o.data.val_dir, o.data.dataset, o.run.workers, square=True)
-    study = Study(o, hard_options.recipe_of(o, images), images, test, device)
+    study = Study(o, hard_options.recipe_of(o, images), images,
+                  experiment.open_test(o, images, square=True), device)
     check_image_size(build_student(study, study.recipe.seeds[0]), images.image_size)
     return study
 
