@@ -144,6 +144,26 @@ def _from_torchvision(name, weights):
     return network
 
 
+def stated_accuracy(name, weights):
+    """Top-1 in per cent on real test images that a teacher's weights come with, or None.
+
+    models.pretrain keeps what it measured in the file, and torchvision lists its weights' accuracy
+    on ImageNet-1K. name, weights: as for load_teachers, which has found them.
+    """
+    folder = weights_folder(weights)
+    if not folder:
+        if name.startswith("timm/"):
+            return None
+        entry = torchvision_models.get_model_weights(name)[weights]
+        return entry.meta["_metrics"].get("ImageNet-1K", {}).get("acc@1")
+
+    path = folder / f"{networks.file_stem(name)}.safetensors"
+    try:
+        return float(read_header(path)["about"]["accuracy"]["top1"]) if path.exists() else None
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
 def _from_timm(name, image_size):
     sized = image_size if image_size and networks.built_for_one_size(name) else None
     extra = {"img_size": sized} if sized else {}
@@ -203,23 +223,3 @@ def head_classes(network):
         return network.classes
     subset = infer_imagenet_subset({"num_classes": network.num_classes})
     return list(ImageNetInfo(subset).label_names()) if subset else None
-
-
-def stated_accuracy(name, weights):
-    """Top-1 in per cent on real test images that a teacher's weights come with, or None.
-
-    models.pretrain keeps what it measured in the file, and torchvision lists its weights' accuracy
-    on ImageNet-1K. name, weights: as for load_teachers, which has found them.
-    """
-    folder = weights_folder(weights)
-    if not folder:
-        if name.startswith("timm/"):
-            return None
-        entry = torchvision_models.get_model_weights(name)[weights]
-        return entry.meta["_metrics"].get("ImageNet-1K", {}).get("acc@1")
-
-    path = folder / f"{networks.file_stem(name)}.safetensors"
-    try:
-        return float(read_header(path)["about"]["accuracy"]["top1"]) if path.exists() else None
-    except (KeyError, TypeError, ValueError):
-        return None

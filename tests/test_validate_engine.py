@@ -165,3 +165,22 @@ def test_two_updates_of_a_tenth_equal_one_of_nineteen_hundredths():
         torch.testing.assert_close(getattr(once[1], name), getattr(twice[1], name), rtol=1e-12,
                                    atol=1e-14)
     assert (once[1].running_var - tenth[1].running_var).abs().max() > 1e-3
+
+
+def test_a_state_gives_moments_and_never_options():
+    network = small_network()
+    options = Optimisation(lr=0.1, weight_decay=0.5)
+    optimizer = engine.build_optimizer(network, options)
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    state = optimizer.state_dict()
+
+    forged = [{**group, "betas": ("a", "b")} for group in state["param_groups"]]
+    other = engine.build_optimizer(network, options)
+    engine.load_optimizer(other, {**state, "param_groups": forged})
+    assert other.state_dict()["param_groups"] == state["param_groups"]
+    for number, moments in other.state_dict()["state"].items():
+        assert all(torch.equal(value, state["state"][number][name])
+                   for name, value in moments.items())
+    assert other.state_dict()["state"].keys() == state["state"].keys()

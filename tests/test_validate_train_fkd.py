@@ -151,7 +151,7 @@ def test_killed_inside_an_epoch_and_resumed(trained, monkeypatch):
 
 
 @pytest.mark.parametrize("state", [
-    {"net": {}}, [1], "the other optimiser's", "the other network's", "half of it"])
+    {"net": {}}, [1], None, "the other optimiser's", "the other network's", "half of it"])
 def test_a_state_that_cannot_be_taken_over_is_damaged(made, tmp_path, monkeypatch, state):
     run = copy_run(made, tmp_path)
     interrupt(monkeypatch, Training, "one_epoch", 2)

@@ -36,8 +36,9 @@ def build_optimizer(net, optimisation):
 
 
 def load_optimizer(optimizer, state):
-    """Take over the state_dict of an optimizer that was saved."""
-    optimizer.load_state_dict(state)
+    """Take over the moments in the state_dict of an optimizer; options are its own."""
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
     # Fused steps take for granted that moments lie in memory as their parameter does.
     for parameter, moments in optimizer.state.items():
         for name, value in moments.items():

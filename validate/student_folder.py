@@ -93,11 +93,6 @@ class StudentFolder:
 
     # The state to go on from
 
-    def load_state(self):
-        """The state to go on from, or None."""
-        file = self.path / "state.pt"
-        return load_state(file) if file.exists() else None
-
     def restore(self, take_over, epochs):
         """Hand the state to go on from, if there is one, to take_over(state).
 
@@ -105,13 +100,14 @@ class StudentFolder:
         lines: what a kill or a power loss left in the file does not matter. Raises UserError for a
         state that cannot be taken over.
         """
-        state = self.load_state()
-        if state is not None:
+        file = self.path / "state.pt"
+        if file.exists():
+            state = load_state(file)
             try:
                 check_progress(state, epochs)
                 take_over(state)
             except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-                raise damaged(self.path / "state.pt", "validate", error) from None
+                raise damaged(file, "validate", error) from None
             self.metrics = state["metrics"]
         if self.writes:
             lines = "".join(json.dumps(line) + "\n" for line in self.metrics)
