@@ -82,7 +82,7 @@ def _recover(run):
     header = ["teachers", "reference, ms", *(f"{mode}, ms" for mode in (*modes, "floor")),
               *(f"{mode} / floor" for mode in modes),
               *(f"reference / {mode}" for mode in (*modes, "floor"))]
-    titles = {"law": "average over the released law", "all teachers": "all five at once"}
+    titles = {"law": "average over the released law", "all teachers": "all teachers at once"}
     rows = [[titles[title], *(_ms(seconds[mode]) for mode in ("reference", *modes, "floor")),
              *(f"**{seconds[mode] / seconds['floor']:.2f}**" for mode in modes),
              *(f"{seconds['reference'] / seconds[mode]:.2f}" for mode in (*modes, "floor"))]
@@ -100,7 +100,7 @@ def _memory(memory, speed, mode):
     absolute = ", ".join(f"{mode} {value / 1e6:.0f} MB" for mode, value in peaks.items())
     ratios = ", ".join(f"{mode} {ratio:.2f}"
                        for mode, ratio in memory["all / largest alone"].items())
-    return (f"Peak memory with all five teachers: {absolute}; against the largest net alone: "
+    return (f"Peak memory with all teachers at once: {absolute}; against the largest net alone: "
             f"{ratios}. {speed:.3g} image-steps/s ({mode}).")
 
 

@@ -4,6 +4,7 @@ The layout of both is in docs/formats.md. An epoch is written and read whole: 20
 per class of ImageNet, 2.4 GB at 1200.
 """
 
+import contextlib
 import re
 from pathlib import Path
 
@@ -83,28 +84,43 @@ class EpochLabels:
 class LabelStore:
     """The labels folder of a run, checked against the images it is used with.
 
-    images: the ImageSet that was labelled. options: {name: value} from labels.json, named as
-    relabel's options. plan_options: PlanOptions. number_format: of data.label_formats.
-    teachers: {name: fingerprint of its weights}. stem: of the first one, None where labels.json
-    does not say it. store: "files", or "none" where labels are to be made on the fly.
+    images: the ImageSet that was labelled; None leaves this check to check_images. options: {name:
+    value} from labels.json, named as relabel's options. plan_options: PlanOptions. number_format:
+    of data.label_formats. teachers: {name: fingerprint of its weights}. stem: of the first one,
+    None where labels.json does not say it. store: "files", or "none" where labels are to be made on
+    the fly. asked: [first, end] of the epochs that were asked for, None in older folders. identity:
+    what the labels are, for what depends on them.
     Raises UserError when images were renamed, added, removed or changed since they were labelled,
     or classes come in another order.
     """
 
-    def __init__(self, folder, images):
+    def __init__(self, folder, images=None):
         self.folder = Path(folder)
-        path = self.folder / "labels.json"
-        content = read_manifest(path, "relabel")
-        try:
+        content = read_manifest(self.folder / "labels.json", "relabel")
+        with self._reading():
             self.options = {**content["options"], "teacher_weights": content["teacher_weights"]}
             self.teachers, self.store = content["identity"]["teachers"], content["store"]
-            self.stem, labelled = content.get("stem"), content["identity"]["images"]
-            self.plan_options = plan_options(self.options, labelled["count"])
-            self.number_format = format_of(self.options, len(labelled["classes"]))
-            check_images(self.folder, labelled, images)
+            self.stem, self._labelled = content.get("stem"), content["identity"]["images"]
+            self.plan_options = plan_options(self.options, self._labelled["count"])
+            self.number_format = format_of(self.options, len(self._labelled["classes"]))
+        self.identity = {"options": content["options"], "teachers": self.teachers}
+        self.recipe, self.asked = manifest_hash(content), content.get("asked")
+        if images is not None:
+            self.check_images(images)
+
+    @contextlib.contextmanager
+    def _reading(self):
+        """What labels.json does not say, or not as it should, becomes a UserError."""
+        try:
+            yield
         except (KeyError, TypeError) as error:
-            raise damaged(path, "relabel", f"it does not say {error}") from None
-        self.recipe = manifest_hash(content)
+            raise damaged(self.folder / "labels.json", "relabel",
+                          f"it does not say {error}") from None
+
+    def check_images(self, images):
+        """Raise UserError when an ImageSet is not the one that was labelled."""
+        with self._reading():
+            check_images(self.folder, self._labelled, images)
 
     @property
     def epochs(self):

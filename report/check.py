@@ -2,8 +2,9 @@
 
     python -m report.check results/prism_r18_ipc10 [...]
 
-A line is printed per problem, with what to do about it. Exit status: 0 when all is well, 1 when
-there is a problem, 2 for a folder that is no run folder.
+A line is printed per problem, with what to do about it, and per thing that nothing in the folder
+tells. Exit status: 0 when everything was verified and nothing is missing, 1 when there is a problem
+or something could not be verified, 2 for a folder that is no run folder.
 """
 
 import os
@@ -15,7 +16,10 @@ from utils.errors import UserError, run_entry
 
 def main(argv=None):
     parser = options.Parser(prog="report.check",
-                            description="Verify run folders; nothing is changed.")
+                            description="Verify run folders; nothing is changed. Exit status: 0 "
+                            "when everything was verified and nothing is missing, 1 after a line "
+                            "that begins with 'problem' or with 'not verified', 2 for a folder "
+                            "that is no run folder.")
     parser.add_argument("folders", nargs="+", type=options.path, metavar="FOLDER",
                         help="run folder, such as results/NAME")
     parser.add_argument("--workers", type=options.thread_count, default=min(8, os.cpu_count() or 1),
@@ -29,7 +33,7 @@ def main(argv=None):
     # Imported after the options are read, so that --help answers at once.
     from report.run_checks import check
 
-    if sum([check(folder, given.workers) for folder in given.folders]):
+    if not all([check(folder, given.workers) for folder in given.folders]):
         sys.exit(1)
 
 

@@ -1,122 +1,297 @@
-"""The checks of a run folder: does each file hold what the others say of it?"""
+"""The checks of a run folder: is each file there, and does it hold what the others say of it?"""
 
-from concurrent.futures import ThreadPoolExecutor
+import itertools
+import json
+import os
+from pathlib import Path
 
 import torch
 
 from data.epoch_plan import draw_plan
 from data.image_set import open_distilled
+from data.images import SUFFIXES
 from data.labels import LabelStore, epoch_file
 from data.run_folder import read_manifest
+from report.findings import Findings, check_file
 from utils.checkpoint import load_tensors
 from utils.errors import UserError
-from utils.files import read_json, sha256_file
-from utils.progress import progress_bar
+from utils.files import damaged, read_json, sha256_file
+
+_RECOVER = "Run the same recover command again."
+_RELABEL = "Run the same relabel command again: finished epochs are skipped."
 
 
 def check(run, workers):
-    """Print what a run folder holds, and its problems. Returns their number."""
-    problems = 0
-    for sentence in find_problems(run, workers):
-        problems += 1
-        print(f"problem: {sentence}", flush=True)
-    print(f"{run}: {problems or 'no'} problem{'s' * (problems > 1)}", flush=True)
-    return problems
+    """Print what a run folder holds, its problems, and what could not be verified.
 
-
-def find_problems(run, workers):
-    """Yield a sentence per problem: of the images, then of labels and students."""
-    images = None
-    try:
-        images = open_distilled(run / "images", workers)
-        print(f"images: {len(images)} of {len(images.classes)} classes")
-        yield from image_problems(run, images)
-
-        if (run / "labels").is_dir():
-            store = LabelStore(run / "labels", images)
-            print(f"labels: {len(store.epochs)} epochs")
-            yield from label_problems(store, workers)
-    except UserError as error:
-        yield str(error)
-
-    students = sorted(path for path in (run / "students").glob("*") if path.is_dir())
-    print(f"students: {len(students)}")
-    yield from each(lambda folder: check_student(folder, images), students, workers)
-
-
-def each(function, items, workers):
-    """The messages of the UserErrors that function(item) raises, over all items, in threads."""
-    def attempt(item):
-        try:
-            function(item)
-            return None
-        except UserError as error:
-            return str(error)
-        finally:
-            bar.update(1)
-
-    with (progress_bar(len(items), "check", " files", leave=False) as bar,
-          ThreadPoolExecutor(workers) as pool):
-        return [message for message in pool.map(attempt, items) if message]
-
-
-def image_problems(run, images):
-    """Every image can be read, has the size of the others and is the one in its unit's record."""
-    again = "Run the same recover command again."
-    for path in sorted((run / "units").glob("unfinished_*")):
-        yield f"{path}: units that are not finished. {again}"
-    hashes = {}  # by an image's path below the run folder
-    for path in sorted((run / "units").glob("*.json")):
-        hashes.update(read_json(path, "recover")["files"])
-
-    names = [f"images/{name}" for name in images.names]
-    for name in sorted(set(hashes) - set(names)):
-        yield f"{run / name}: missing. {again}"
-    for name in sorted(set(names) - set(hashes)) if hashes else []:
-        yield f"{run / name}: no unit's record names it. Remove it. {again}"
-
-    def check_image(i):
-        path, expected = images.paths[i], hashes.get(names[i])
-        if expected is not None and sha256_file(path) != expected:
-            raise UserError(f"{path}: was changed since it was made. Remove it. {again}")
-        images.image(i)
-
-    yield from each(check_image, range(len(images)), images.workers)
-
-
-def label_problems(store, workers):
-    """Every epoch can be read, has the plan that labels.json gives it, and none is missing."""
-    def check_epoch(epoch):
-        if store.epoch(epoch).plan != draw_plan(store.plan_options, epoch):
-            raise UserError(f"{epoch_file(store.folder, epoch)}: its plan is not the one that "
-                            f"labels.json gives epoch {epoch}. Remove it and run relabel again.")
-
-    return each(check_epoch, range(max(store.epochs, default=-1) + 1), workers)
-
-
-def check_student(folder, images):
-    """Weights are finite, and result, weights and images belong together.
-
-    images: an ImageSet, or None where it cannot be read.
+    Returns whether everything was verified, and nothing is missing or wrong.
     """
-    again = f"Remove {folder} and run the same validate command again."
-    manifest = read_manifest(folder / "options.json", "validate")
-    if not (folder / "result.json").exists():
-        raise UserError(f"{folder}: is not finished. Run the same validate command again.")
-    result = read_json(folder / "result.json", "validate")
+    found = Findings()
+    images = check_recovered(run, found, workers)
+    folders = [path for path in entries(run, found)
+               if path.name == "labels" or os.path.lexists(path / "labels.json")]
+    if not folders:
+        found.say("labels: none")
+    stores = [check_labels(folder, images, found, workers) for folder in folders]
+    check_students(run / "students", images, list(filter(None, stores)), found, workers)
+    found.say(f"{run}: {found}")
+    return not (found.problems or found.unknowns)
 
+
+def entries(folder, found):
+    """Sorted paths in a folder but for hidden ones; none after a problem, or without the folder."""
+    names = found.attempt(os.listdir, folder) if os.path.lexists(folder) else None
+    return [folder / name for name in sorted(names or []) if not name.startswith(".")]
+
+
+# Images
+
+def check_recovered(run, found, workers):
+    """Every image that was asked for is there, and is the one in its unit's record.
+
+    Returns the ImageSet, or None where the images cannot be opened as one.
+    """
+    before, hashes = found.problems, recorded_hashes(run / "units", found)
+    names = [str(path.relative_to(run)) for folder in entries(run / "images", found)
+             if folder.is_dir() for path in entries(folder, found)
+             if path.name.lower().endswith(SUFFIXES)]
+    unreadable = found.each(lambda name: check_file(run / name), names, workers)
+    manifest, images = read_images_json(run / "images.json", found), None
+    if manifest is not None and not unreadable:
+        images = found.attempt(lambda folder: open_distilled(folder, workers), run / "images")
+
+    if hashes:
+        check_records(run, hashes, names, unreadable, found, workers)
+    else:
+        found.unknown("there are no records in units/, so changed pixels would not be noticed")
+        if images is not None:
+            found.each(images.image, range(len(images)), workers)
+    check_count(run, manifest, len({*names, *hashes}), found)
+
+    words = f"images: {len(names)} of {len({Path(name).parent for name in names})} classes"
+    as_recorded = hashes and found.problems == before
+    found.say(words + (", each as its unit's record says" if as_recorded else ""))
+    return images
+
+
+def check_records(run, hashes, names, unreadable, found, workers):
+    """The images are those of the records.
+
+    hashes: of recorded_hashes. names: of the images on disk; unreadable: those of them that are no
+    files that can be read.
+    """
+    again = f"Remove it. {_RECOVER}"
+
+    def check_hash(name):
+        check_file(run / name, f"missing. {_RECOVER}")
+        if sha256_file(run / name) != hashes[name]:
+            raise UserError(f"{run / name}: was changed since it was made. {again}")
+
+    found.each(check_hash, sorted(set(hashes) - set(unreadable)), workers)
+    for name in sorted(set(names) - set(hashes)):
+        found.problem(f"{run / name}: no unit's record names it. {again}")
+
+
+def read_images_json(path, found):
+    """The content of images.json, {} where there is none, None where it cannot be read."""
+    if not os.path.lexists(path):
+        return {}
+
+    def read(path):
+        check_file(path)
+        return read_manifest(path, "recover")
+
+    return found.attempt(read, path)
+
+
+def recorded_hashes(folder, found):
+    """{path below the run folder: SHA-256} of every image that a unit's record names."""
+    def read(path):
+        check_file(path)
+        files = read_json(path, "recover").get("files")
+        if not isinstance(files, dict):
+            raise damaged(path, "recover", "it does not say 'files'")
+        return files
+
+    hashes = {}
+    for path in entries(folder, found):
+        if path.name.startswith("unfinished_"):
+            found.problem(f"{path}: units that are not finished. {_RECOVER}")
+        elif path.suffix == ".json":
+            hashes.update(found.attempt(read, path) or {})
+    return hashes
+
+
+def check_count(run, manifest, count, found):
+    """As many images as images.json asks for are on disk or in records. count: those there are."""
+    if manifest is None:
+        return
+    classes = manifest.get("identity", {}).get("classes")
+    if "asked" not in manifest or not isinstance(classes, list):
+        what = "images.json does not say" if manifest else "there is no images.json, which says"
+        found.unknown(f"{what} how many images were asked for")
+        return
+    first, end = manifest["asked"]
+    expected = len(classes) * (end - first)
+    if count < expected and manifest.get("options", {}).get("allow_short_classes"):
+        found.unknown(f"{count} of {expected} images are there. Classes of fewer images are "
+                      "allowed, and nothing says how many each should have")
+    elif count < expected:
+        found.problem(f"{run / 'images'}: {count} of {expected} images. Was recover stopped? "
+                      f"{_RECOVER}")
+
+
+# Labels
+
+def check_labels(folder, images, found, workers):
+    """Labels belong to the images, and every epoch that was asked for can be read.
+
+    Returns the LabelStore, or None where labels.json cannot be read.
+    """
+    def open_store(folder):
+        check_file(folder / "labels.json", "missing. Run relabel again.")
+        store = LabelStore(folder)
+        return store, store.epochs
+
+    opened = found.attempt(open_store, folder)
+    if opened is None:
+        return None
+    store, epochs = opened
+    if images is None:
+        found.unknown(f"{folder}: whether the labels belong to the images, which cannot be opened")
+    else:
+        found.attempt(store.check_images, images)
+
+    def check_epoch(epoch):
+        path = epoch_file(folder, epoch)
+        check_file(path)
+        if store.epoch(epoch).plan != draw_plan(store.plan_options, epoch):
+            raise UserError(f"{path}: its plan is not the one that labels.json gives epoch "
+                            f"{epoch}. Remove it. {_RELABEL}")
+
+    bad = found.each(check_epoch, epochs, workers)
+    known = {epoch_file(folder, epoch) for epoch in epochs}
+    for path in entries(folder, found):
+        if path.name.startswith("epoch_") and path not in known:
+            found.problem(f"{path}: is no epoch of these labels. Remove it.")
+    check_epochs(store, epochs, [epoch for epoch in epochs if epoch not in bad], found)
+    return store
+
+
+def check_epochs(store, epochs, good, found):
+    """No epoch is missing that was asked for. epochs: those with a file. good: whole ones."""
+    name = store.folder.name
+    if store.store == "none" and not epochs:
+        found.say(f"{name}: their recipe, from which validate makes them")
+        return
+    end, of = max([epoch + 1 for epoch in good], default=1), ""
+    if store.asked is None:
+        found.unknown(f"{name}/labels.json does not say how many epochs were asked for")
+    else:
+        end = store.asked[1]
+        of = f" of {end}"
+
+    edges = [-1, *(epoch for epoch in epochs if epoch < end), end]
+    gaps = [f"epoch {a + 1}" if b - a == 2 else f"epochs {a + 1} to {b - 1}"
+            for a, b in itertools.pairwise(edges) if b - a > 1]
+    if gaps:
+        found.problem(f"{store.folder}: {', '.join(gaps)}{of} missing. Was relabel stopped? "
+                      f"{_RELABEL}")
+    found.say(f"{name}: {len(good)}{of} epochs, each with its checksum and plan")
+
+
+# Students
+
+def check_students(folder, images, stores, found, workers):
+    """Every student is finished, and belongs to the images and to labels. stores: LabelStores."""
+    identities, students = {}, []
+    for path in entries(folder, found):
+        if path.is_dir():
+            students.append(path)
+        else:
+            found.attempt(check_file, path)
+
+    def check_one(student):
+        identities[student] = read_identity(student)
+        check_student(student)
+
+    found.each(check_one, students, workers)
+    for student, identity in sorted(identities.items()):
+        check_origin(student, identity, images, stores, found)
+    found.say(f"students: {len(students)}")
+
+
+def read_identity(folder):
+    """(hash of the images, identity of the labels or None) that a student was trained with."""
+    path = folder / "options.json"
+    check_file(path, "missing. Remove the folder, or put the file back.")
+    identity = read_manifest(path, "validate").get("identity", {})
+    try:
+        return identity["images"]["files"], identity["labels"]
+    except (KeyError, TypeError) as error:
+        raise damaged(path, "validate", f"it does not say {error}") from None
+
+
+def check_student(folder):
+    """A student is finished, its weights are finite, and its files say the same of its tests."""
+    result_file, metrics_file = folder / "result.json", folder / "metrics.jsonl"
+    check_file(result_file, "missing: the student is not finished. Run the same validate command "
+               "again.")
+    result, tested = read_json(result_file, "validate"), {}
     for which in ("best", "last"):
-        path = folder / f"{which}.safetensors"
-        tensors, content = load_tensors(path)
-        for name, tensor in tensors.items():
-            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-                raise UserError(f"{path}: {name} holds values that are not finite. {again}")
-        test = {name: content.get("about", {}).get(name) for name in ("epoch", "top1", "top5")}
-        if test != result.get(which):
-            raise UserError(f"{path}: was tested with {test}, result.json says "
-                            f"{result.get(which)}. {again}")
+        tested[which] = check_weights(folder / f"{which}.safetensors")
+        if tested[which] != result.get(which):
+            raise UserError(f"{folder / which}.safetensors: was tested with {tested[which]}, "
+                            f"result.json says {result.get(which)}. {_retrain(folder)}")
 
-    trained_on = manifest["identity"]["images"]["files"]
-    if images is not None and trained_on != images.identity["files"]:
-        raise UserError(f"{folder}: was trained on other images than those in {images.folder}. "
-                        f"Put those back, or remove {folder}.")
+    check_file(metrics_file, f"missing. {_retrain(folder)}")
+    lines = read_metrics(metrics_file)
+    for which, test in tested.items():
+        if test not in lines:
+            raise UserError(f"{metrics_file}: no line has the {which} test, {test}. "
+                            f"{_retrain(folder)}")
+
+
+def check_weights(path):
+    """All numbers are finite. Returns the test that the file names, {"epoch", "top1", "top5"}."""
+    again = _retrain(path.parent)
+    check_file(path, f"missing. {again}")
+    tensors, content = load_tensors(path)
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise UserError(f"{path}: {name} holds values that are not finite. {again}")
+    about = content.get("about")
+    return {name: about.get(name) for name in ("epoch", "top1", "top5")} if isinstance(
+        about, dict) else None
+
+
+def read_metrics(path):
+    """The tests in metrics.jsonl: a list of {"epoch", "top1", "top5"}, None where not tested."""
+    try:
+        lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+        return [{name: line.get(name) for name in ("epoch", "top1", "top5")} for line in lines]
+    except (ValueError, RecursionError, AttributeError) as error:
+        raise UserError(f"{path}: damaged ({error}). {_retrain(path.parent)}") from None
+
+
+def _retrain(folder):
+    return f"Remove {folder} and run the same validate command again."
+
+
+def check_origin(student, identity, images, stores, found):
+    """A student was trained on these images and on labels of a LabelStore in `stores`.
+
+    identity: of read_identity.
+    """
+    trained_on, labels = identity
+    if images is None:
+        found.unknown(f"{student}: whether it was trained on the images, which cannot be opened")
+    elif trained_on != images.identity["files"]:
+        found.problem(f"{student}: was trained on other images than those in {images.folder}. Put "
+                      f"those back, or remove {student}.")
+
+    # A teacher that labels while the student trains stores none; labels of relabel have a seed.
+    options = labels.get("options") if isinstance(labels, dict) else None
+    stored = isinstance(options, dict) and "fkd_seed" in options
+    if stored and labels not in [store.identity for store in stores]:
+        found.unknown(f"{student}: the labels that it was trained on are not in this run folder")

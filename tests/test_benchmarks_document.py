@@ -24,7 +24,7 @@ def test_a_run_has_its_command_hardware_and_ratios(tmp_path):
     text = document.markdown(tmp_path)
     assert ("`python -m benchmarks.recover --batch-size 8 --image-size 224 --turns 3 --workers 0 "
             "--precision fp32 --compile` (Some Processor, 2 threads, AVX512, torch 2.14.1)") in text
-    assert ("| all five at once | 1200 | 600 | 500 | 400 | **1.50** | **1.25** | 2.00 | 2.40 "
+    assert ("| all teachers at once | 1200 | 600 | 500 | 400 | **1.50** | **1.25** | 2.00 | 2.40 "
             "| 3.00 |") in text
     assert "against the largest net alone: reference 5.00, eager 1.25" in text
     assert "no GPU has been measured" in text

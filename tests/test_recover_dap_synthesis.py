@@ -87,6 +87,7 @@ def test_what_lies_on_disk_and_the_same_bytes_twice(made, tmp_path, capsys):
     assert manifest["identity"]["classes"] == [CLASSES[1], CLASSES[0]]
     assert manifest["identity"]["backbone"] == diffusion.load("dit", made / "dit").fingerprint()
     assert "CC-BY-NC-4.0" in manifest["licence"]
+    assert manifest["asked"] == [0, 2]
     assert {"gamma": 1.0, "layer": "1", "guide_to": 2, "cfg_channels": 3, "image_size": 64,
             "sample_size": 64}.items() <= manifest["options"].items()
 

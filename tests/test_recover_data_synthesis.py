@@ -73,6 +73,7 @@ def test_second_start_does_nothing_and_more_ipc_may_be_added(data, tmp_path, mon
     main(command(data, tmp_path, "--ipc-end", "4"))
     assert all(p.stat().st_mtime_ns == t for p, t in before.items())
     assert len(list((tmp_path / "images").rglob("*_id003.png"))) == 3
+    assert json.loads((tmp_path / "images.json").read_text())["asked"] == [0, 4]
 
 
 @pytest.mark.parametrize("stop_at", [1, 3, 4])

@@ -90,6 +90,7 @@ def test_files(whole):
     assert (content["preset"], content["preset_changed"]) == ("prism", ["batch_size", "teachers"])
     assert sorted(content["identity"]["teachers"]) == sorted(TEACHERS)
     assert content["stem"] == "imagenet"
+    assert content["asked"] == [0, 3]
     with Image.open(whole / "labels/preview.png") as preview:
         assert preview.size[0] > 400
 
@@ -205,6 +206,8 @@ def test_finished_epochs_are_skipped_and_more_can_be_added(made, whole, tmp_path
     assert files(tmp_path) == files(whole)
     main(command(made, tmp_path))
     assert "3 of 3 epochs finished" in capsys.readouterr().out
+    assert (tmp_path / "labels/labels.json").read_bytes() == (
+        whole / "labels/labels.json").read_bytes()
 
 
 def test_a_damaged_and_a_foreign_epoch_are_made_anew(made, whole, copied, capsys):
@@ -234,7 +237,7 @@ def test_store_none_writes_the_recipe_alone(made, whole, tmp_path):
     main(command(made, tmp_path, "--label-store", "none"))
     assert files(tmp_path) == {}
     store = LabelStore(tmp_path / "labels", open_distilled(made / "images"))
-    assert (store.store, store.epochs) == ("none", [])
+    assert (store.store, store.epochs, store.asked) == ("none", [], [0, 0])
     main(command(made, tmp_path))  # and later with files
     assert files(tmp_path) == files(whole)
     assert LabelStore(tmp_path / "labels", open_distilled(made / "images")).store == "files"

@@ -37,9 +37,7 @@ class LabelSource:
         if self.kind == "hard":
             return None
         if self.store is not None:
-            recipe = {name: value for name, value in self.store.options.items()
-                      if name != "teacher_weights"}
-            return {"options": recipe, "teachers": self.store.teachers}
+            return self.store.identity
         networks = self.ensemble.teachers
         return {"options": {"teachers": [network.name for network in networks],
                             "ensemble": self.ensemble.rule},
