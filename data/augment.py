@@ -127,7 +127,10 @@ def apply_crops(pixels, boxes, size):
 def _reach(boxes, height, width):
     """By how many pixels boxes [n, 4] reach outside of images of height x width, at most."""
     top, left, h, w = boxes.unbind(1)
-    return int(torch.stack([-top, -left, top + h - height, left + w - width]).max().clamp(min=0))
+    reach = int(torch.stack([-top, -left, top + h - height, left + w - width]).max().clamp(min=0))
+    if reach > max(height, width):
+        raise ValueError(f"a box reaches {reach} pixels outside of images of {height}x{width}")
+    return reach
 
 
 def _crop_part(pixels, boxes, size):

@@ -1,16 +1,17 @@
-"""The epochs of a teacher: steps, the state to go on from, an estimate, a test after each epoch."""
+"""The epochs of a teacher: steps, an estimate before them, a test after each epoch."""
 
 import copy
 import functools
-import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from models import teacher_state
 from models.evaluate import accuracy, dataset_accuracy
+from models.teacher_state import Place, random_state, set_random_state
 from models.timing import CPU_PIXELS, best_time
 from models.training_data import FolderBatches, MemoryBatches, steps_per_epoch
 from utils import checkpoint
@@ -20,21 +21,6 @@ from utils.progress import duration, progress_bar, write_above
 from utils.seeding import library_randomness
 
 _TESTED = 5000  # images at most that are tested after an epoch; at the end all are
-
-
-@dataclass(frozen=True)
-class Place:
-    """How far a training is.
-
-    epoch: number of the epoch. done: its steps that are done. loss: float32 tensor, the sum of
-    their losses. random: {"cpu", "cuda"}: states of the generators that dropout draws from next;
-    empty before the first step of an epoch.
-    """
-
-    epoch: int
-    done: int
-    loss: torch.Tensor
-    random: dict
 
 
 class TeacherEpochs:
@@ -177,11 +163,9 @@ class TeacherEpochs:
 
     def _save(self):
         self._check_finite()
-        momentum = [self.optimizer.state[weight].get("momentum_buffer")
-                    for weight in self.network.parameters()]
         checkpoint.save_state(self.state, {
-            "options": self.options, "seconds": self._seconds(),
-            "network": self.network.net.state_dict(), "momentum": momentum, **asdict(self.place)})
+            "options": self.options, "seconds": self._seconds(), **asdict(self.place),
+            **teacher_state.tensors(self.network.net, self.optimizer)})
         self.saved, self.kept = time.monotonic(), self.place
 
     def _load(self):
@@ -192,39 +176,12 @@ class TeacherEpochs:
         try:
             if state["options"] != self.options:  # the manifest was removed to start anew
                 return
-            self._take_over(state)
+            self.place, self.before = teacher_state.read_place(
+                state, self.plan.epochs, self.steps, self.device)
+            teacher_state.take_over(state, self.network.net, self.optimizer)
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError,
                 ValueError) as error:
             raise damaged(self.state, "models.pretrain", error) from None
-
-    def _take_over(self, state):
-        epoch, done, seconds = state["epoch"], state["done"], state["seconds"]
-        check_number("epoch", epoch, int, self.plan.epochs)
-        check_number("done", done, int, self.steps)
-        check_number("seconds", seconds, float, 1e12)
-        check_like("loss", state["loss"], torch.zeros(()))
-        random = state["random"] if done else {}
-        if done:
-            check_random_state(random, self.device)
-
-        weights, saved = self.network.net.state_dict(), state["network"]
-        if set(saved) != set(weights):
-            raise ValueError("it holds another network's weights")
-        parameters, momentum = list(self.network.parameters()), state["momentum"]
-        pairs = [*((name, saved[name], weights[name]) for name in weights),
-                 *(("momentum", *pair) for pair in zip(momentum, parameters, strict=True)
-                   if pair[0] is not None)]
-        for pair in pairs:
-            check_like(*pair)
-
-        self.network.net.load_state_dict(saved)
-        for parameter, value in zip(parameters, momentum, strict=True):
-            if value is not None:
-                # Fused steps take for granted that it lies in memory as its parameter does.
-                own = torch.empty_like(parameter, requires_grad=False)
-                self.optimizer.state[parameter]["momentum_buffer"] = own.copy_(value)
-        self.before = seconds
-        self.place = Place(epoch, done, state["loss"].to(self.device), random)
 
 
 def open_batches(plan, images, workers, device):
@@ -260,45 +217,3 @@ def train_step(network, optimizer, x, labels, clip_norm):
         nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
     optimizer.step()
     return loss.detach()
-
-
-# Generators that dropout draws from
-
-def _generators(device):
-    cuda = {"cuda": torch.cuda.default_generators[device.index]} if device.type == "cuda" else {}
-    return {"cpu": torch.default_generator, **cuda}
-
-
-def random_state(device):
-    """The states of PyTorch's global generators: {"cpu": uint8 tensor, and "cuda" on a GPU}."""
-    return {name: generator.get_state() for name, generator in _generators(device).items()}
-
-
-def set_random_state(states, device):
-    """Put the global generators into the states of random_state; {} leaves them as they are."""
-    for name, state in states.items():
-        _generators(device)[name].set_state(state)
-
-
-def check_random_state(states, device):
-    """Raise an error for what random_state cannot have given."""
-    if set(states) != set(_generators(device)):
-        raise ValueError("its generators are those of another device")
-    for name, state in states.items():
-        torch.Generator(device if name == "cuda" else "cpu").set_state(state)
-
-
-# What a state may hold
-
-def check_number(name, value, kind, most):
-    """Raise ValueError unless a value is a number of this kind from 0 to `most`."""
-    if type(value) is not kind or not 0 <= value <= most or not math.isfinite(value):
-        raise ValueError(f"{name} {value!r:.40}, expected a number from 0 to {most:g}")
-
-
-def check_like(name, value, expected):
-    """Raise an error unless a value is a finite tensor of the type and shape that is expected."""
-    fits = (isinstance(value, torch.Tensor) and value.dtype == expected.dtype
-            and value.shape == expected.shape and torch.isfinite(value).all())
-    if not fits:
-        raise ValueError(f"{name} is not what the network has, or not finite")

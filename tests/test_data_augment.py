@@ -57,6 +57,12 @@ def test_draw_crops_equals_slow_loop(height, width, area):
     assert boxes.tolist() == slow_crops(300, height, width, area, RATIO, stream(3))
 
 
+def test_boxes_far_outside_are_refused_before_memory_is_taken():
+    box = torch.tensor([[-(2**31), 0, 8, 8]])
+    with pytest.raises(ValueError, match="reaches 2147483648 pixels outside"):
+        augment.apply_crops(random_pixels(1, 8, 8), box, 8)
+
+
 def test_wide_image_falls_back_to_centre_crop():
     assert augment.draw_crops(1, 10, 90, (0.9, 1.0), RATIO, stream())[0].tolist() == [0, 38, 10, 13]
 
