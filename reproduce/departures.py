@@ -53,7 +53,6 @@ class _ImageNet:
     classes: tuple
     dataset: str = "imagefolder"
     image_size: int = 224
-    flips: bool = True
 
     def __len__(self):
         return self.ipc * len(self.classes)

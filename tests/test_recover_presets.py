@@ -12,7 +12,8 @@ from recover.units import plan_units
 from utils import schedules
 from utils.options import from_values
 
-IMAGENET = SimpleNamespace(image_size=224, flips=True, classes=[f"c{i}" for i in range(1000)])
+IMAGENET = SimpleNamespace(dataset="imagefolder", image_size=224,
+                           classes=[f"c{i}" for i in range(1000)])
 G_VBSM = ("resnet18", "mobilenet_v2", "efficientnet_b0", "shufflenet_v2_x0_5")
 PLAIN = {
     "dataset": "imagefolder", "image_size": 224, "image_format": "jpg", "seed": 0,
@@ -28,8 +29,8 @@ PLAIN = {
     "l2_scale": 0.0, "match": "batchnorm", "statistics_ema": 0.0, "class_statistics": 0.0,
     "class_patches": "straight", "statistics_images": 0, "iteration": 4000, "batch_size": 100,
     "batch_layout": "slice", "units_per_step": 1, "early_late": 0, "steps": "varied", "lr": 0.05,
-    "min_scale_crops": 0.08, "crop_schedule": "constant", "crop_milestone": 1.0, "flip_prob": 0.5,
-    "jitter": 32, "precision": "fp32", "compile": False, "ipc": None}
+    "augment": "crop", "min_scale_crops": 0.08, "crop_schedule": "constant", "crop_milestone": 1.0,
+    "flip_prob": 0.5, "jitter": 32, "precision": "fp32", "compile": False, "ipc": None}
 SRE2L = {"decoupling": "single", "start": "noise", "steps": "constant", "lr": 0.25}
 IN_TURN = {"decoupling": "single", "selection": "in-turn", "steps": "constant",
            "batch_layout": "class", "match": "convolution", "ipc": 10}

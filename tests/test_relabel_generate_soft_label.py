@@ -84,9 +84,9 @@ def test_files(whole):
     content = json.loads((whole / "labels/labels.json").read_text())
     assert content["options"] == {
         "teachers": TEACHERS, "ensemble": "equal_energy", "fkd_seed": 42, "batch_size": 3,
-        "min_scale_crops": 0.25, "flip_prob": 0.5, "mix_type": "cutmix", "mix_alpha": 1.0,
-        "image_size": 32, "label_format": "fp16", "label_top_k": None, "precision": "fp32",
-        "compile": False}
+        "augment": "crop", "min_scale_crops": 0.25, "flip_prob": 0.5, "mix_type": "cutmix",
+        "mix_alpha": 1.0, "image_size": 32, "label_format": "fp16", "label_top_k": None,
+        "precision": "fp32", "compile": False}
     assert (content["preset"], content["preset_changed"]) == ("prism", ["batch_size", "teachers"])
     assert sorted(content["identity"]["teachers"]) == sorted(TEACHERS)
     assert content["stem"] == "imagenet"
