@@ -9,7 +9,7 @@ import torch
 
 from data.class_lists import class_list
 from data.image_set import ImageSet, classes_alone, note_enlarged, open_real
-from data.run_folder import check_apart, settle_manifest, versions
+from data.run_folder import check_apart, read_manifest, settle_manifest, versions
 from models.networks import check_name, fingerprint
 from models.teachers import load_teachers, trained_size
 from recover import ranking
@@ -24,7 +24,7 @@ from recover.unit_run import UnitRun
 from recover.units import in_one_step, plan_units
 from utils import distributed
 from utils.errors import UserError, memory_advice, own_work_begins, try_half
-from utils.files import check_space, check_writable, remove_leftovers
+from utils.files import check_space, check_writable, remove_leftovers, write_json
 from utils.options import print_options, settle_shard, shard_words, shown
 from utils.progress import duration, progress_bar
 
@@ -91,7 +91,7 @@ def prepare(options):
     check_images(real, options.matching)
     check_space("recover", run.output_dir, files.space(units, options),
                 "Choose another --output-dir, a smaller --ipc-end, or --image-format jpg.")
-    settle_manifest(files.manifest, manifest(job, threads, accuracies), RESTART)
+    settle(files, manifest(job, threads, accuracies))
     return job
 
 
@@ -214,6 +214,21 @@ def my_work(options, units, files, weights, shard):
     mine = distributed.share_by_cost(
         together, lambda units: sum(unit.image_steps() for unit in units), shard)
     return [left for units in mine for left in files.unfinished(units, weights)]
+
+
+def settle(files, content):
+    """settle_manifest of images.json.
+
+    Before any unit was begun, other training images are taken: one that could not be read may have
+    been replaced.
+    """
+    if files.manifest.exists() and not any((files.run / "units").glob("*")):
+        stored = read_manifest(files.manifest, "recover")
+        train_images = content["identity"]["train_images"]
+        if stored.get("identity", {}).get("train_images") != train_images:
+            identity = {**stored.get("identity", {}), "train_images": train_images}
+            write_json(files.manifest, {**stored, "identity": identity})
+    settle_manifest(files.manifest, content, RESTART)
 
 
 def manifest(job, threads, accuracies):

@@ -22,7 +22,7 @@ def save_preview(path, views, logits, plan, images):
     figure.suptitle(f"epoch 0, first batch, {_MIXES[plan.options.mix]}: image (+ partner), below "
                     "the ensemble's answer", fontsize=10)
     probabilities, answers = logits.softmax(1).max(1)
-    names = [class_words(name)[:16] for name in images.classes]  # two fit above a view
+    names = [class_words(name)[:15] for name in images.classes]  # two fit above a view
 
     for i, view in enumerate(to_uint8(views[: _COLUMNS * _ROWS])):
         pair = dict.fromkeys(plan.order[[i, int(plan.partners[i])]].tolist())
