@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from utils.distributed import print0
 from utils.errors import UserError, explain
 from utils.progress import progress_bar
 
@@ -18,7 +19,7 @@ class Findings:
         self.problems = self.unknowns = 0
 
     def say(self, sentence):
-        print(sentence, flush=True)
+        print0(sentence)
 
     def problem(self, sentence):
         """A file is missing, or does not hold what it should."""
