@@ -98,7 +98,7 @@ def test_edc_from_rded_images_of_another_run(data, tmp_path):
     assert len(list((data / "teachers").glob("*.convolution.*.safetensors"))) == 3
     other = data / "train" / CLASSES[0] / "img_000.JPEG"
     (tmp_path / "rded/images/new000/class000_id000.png").write_bytes(other.read_bytes())
-    with pytest.raises(UserError, match="was made with other start images than"):
+    with pytest.raises(UserError, match="was made with other start images than those given now"):
         run(data, tmp_path / "edc", "--preset", "edc", "--start-dir", tmp_path / "rded/images",
             "--iteration", "7",
             "--batch-size", "4")
