@@ -17,6 +17,7 @@ from data.names import LABEL_FORMATS
 from models.ensemble import RULES, Ensemble
 from models.networks import build
 from relabel.labelling import Labelling
+from utils.files import write_json
 from utils.precision import Arithmetic
 
 RULE = "equal_energy"
@@ -55,6 +56,7 @@ def labellings(args, device, folder):
         manifest = {"options": {
             **VIEWS, "image_size": args.image_size, "batch_size": args.batch_size,
             "label_format": name, "label_top_k": args.label_top_k if name == "topk" else None}}
+        write_json(folder / name / "labels.json", manifest)  # as relabel does before it labels
         return Labelling(folder / name, images, ensemble, manifest, device)
 
     return {name: labelling(name) for name in LABEL_FORMATS}

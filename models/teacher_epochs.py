@@ -199,10 +199,14 @@ def build_optimizer(network, plan):
 
 def one_cycle(optimizer, plan, steps, done):
     """Warm-up and cosine of the learning rate, after `done` steps. steps: of an epoch."""
+    total, warmup = plan.epochs * steps + 1, plan.warmup
+    if warmup * total == 1:  # where a warm-up ends at step 0, PyTorch divides by its length
+        warmup = 0.0
+
     def schedule(last):
         return torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, plan.lr, total_steps=plan.epochs * steps + 1, pct_start=plan.warmup,
-            cycle_momentum=False, last_epoch=last)
+            optimizer, plan.lr, total_steps=total, pct_start=warmup, cycle_momentum=False,
+            last_epoch=last)
 
     first = schedule(-1)  # sets what one that goes on later reads
     return schedule(done - 1) if done else first

@@ -216,7 +216,7 @@ def test_a_folder_below_a_file(made, tmp_path, capsys, stage):
     ("recover", "recover.inversion.print_plan", "--units-per-step 2, try --units-per-step 1: few"),
     ("relabel", "relabel.labelling.Labelling.run", "--batch-size 4, try --batch-size 2: the stud"),
     ("validate", "validate.training.Training.one_epoch", "try --micro-batches apart: a pass for"),
-    ("pretrain", "models.teacher_training.train_epoch", f"Try --batch-size-for {NET}=1 .found 3")])
+    ("pretrain", "models.teacher_epochs.train_step", f"Try --batch-size-for {NET}=1 .found 3")])
 def test_a_full_gpu_names_what_to_try(made, tmp_path, capsys, monkeypatch, stage, step, advice):
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory.")
@@ -237,7 +237,8 @@ def test_a_killed_data_worker(made, tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(image_set, "decode", killed)
     sentence = "error: a process that decodes images was killed, .* Give fewer --workers"
-    refused("pretrain", command("pretrain", made, tmp_path, "--workers", 1), sentence, capsys)
+    refused("pretrain", command("pretrain", made, tmp_path, "--workers", 1, "--augment", "crop"),
+            sentence, capsys)
 
 
 def test_as_a_process(made, tmp_path):

@@ -122,7 +122,7 @@ def test_mosaic_equals_a_slow_loop(real, network, tmp_path):
             assert torch.equal(pixels, torch.cat(rows, 1))
             top, left, height, width = best[j][2]
             assert origin.startswith(
-                f"mosaic of {real.paths[best[j][1]]} rows {top}-{top + height - 1} "
+                f"mosaic of {real.names[best[j][1]]} rows {top}-{top + height - 1} "
                 f"columns {left}-{left + width - 1}; ")
 
 

@@ -63,7 +63,7 @@ def test_all_stages_from_different_folders(data, tmp_path):
 
 
 @pytest.mark.parametrize(("script", "sentence"), [
-    ("recover/recover_r101.sh", "train images is needed: give --train-dir (TRAIN_DIR in the scri"),
+    ("recover/recover_r101.sh", "found no --train-dir (TRAIN_DIR in the scripts). Give it."),
     ("relabel/relabel_r50.sh", "nothing-here/images: no such folder of distilled images"),
     ("validate/train_FKD_10_r101.sh", "nothing-here/images: no such folder of distilled images"),
     ("validate/train_hard_nette.sh", "nothing-here/images: no such folder of distilled images")])

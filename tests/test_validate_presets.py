@@ -88,7 +88,7 @@ def test_each_preset_trains_and_stores_its_options(made, preset):
     kind = "soft" if preset == "prism" else preset
     found = result(made, f"{student}_{kind}_seed0")
     own = {"student": student, "stem": "imagenet", "input_resize": None, "dataset": "imagefolder",
-           "image_size": 32, "augment": "crop", "flip_prob": 0.5, "seed": 0,
+           "image_size": 32, "crop": "square", "augment": "crop", "flip_prob": 0.5, "seed": 0,
            "micro_batches": "together", "precision": "fp32", "compile": False}
     assert found["options"] == {**own, **expected}
     assert (found["preset"], found["preset_changed"]) == (preset, ["epochs"])

@@ -51,7 +51,7 @@ def _number(kind, low, low_included, high, text):
     too_low = value < low or (value == low and not low_included)
     if too_low or not value <= high:  # "not <=" also refuses nan
         bound = f"at least {low}" if low_included else f"more than {low}"
-        if high < 1e30:
+        if high <= 1 or value > high:
             bound += f" and at most {high}"
         raise argparse.ArgumentTypeError(f"found {text}, expected {bound}")
     return value

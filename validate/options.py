@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.names import AUGMENT_WORDS, AUGMENTS, CROPS, DATASETS, MIXES, crop_rule
-from data.run_folder import check_apart
 from models.names import ENSEMBLE_RULES, STEMS
 from utils import options, schedules
 from utils.errors import UserError
@@ -328,6 +327,8 @@ def check(o):
 def check_cache(data):
     """Raise UserError for a cache among the test images. data: Images."""
     if isinstance(data.val_cache, Path):
+        from data.run_folder import check_apart  # its progress bars need more than the options do
+
         check_apart("--val-cache", data.val_cache, data.val_dir)
 
 
