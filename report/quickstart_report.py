@@ -86,7 +86,7 @@ def write_report(out, recipe, folders, seeds, seconds):
     student = read_json(first / "students/soft_seed0/result.json", "validate")["options"]
 
     write_csv(rows, out / "table.csv")
-    grid_words = draw_grid(folders, out / "grid.png")
+    grid_words = draw_grid(folders, recipe.train_dir, out / "grid.png")
     draw_curves(folders, seeds, out / "curves.png")
 
     accuracies = [read_json(out / "teachers" / f"{name}.json", "squeeze")["result"]["top1"]
@@ -187,17 +187,17 @@ def write_csv(rows, path):
 
 # Pictures
 
-def draw_grid(folders, path):
+def draw_grid(folders, train_dir, path):
     """Start images above what PRISM and SRe2L made of them, then the random subset.
 
-    The first slices are shown, and of many classes as many as fit beside one another. Returns a
-    sentence that says what is seen.
+    The first slices are shown, and of many classes as many as fit beside one another. train_dir:
+    of start images that are files. Returns sentences that say what is seen.
     """
     sets = open_sets(folders, workers=1)
     first = next(iter(sets.values()))
     count = min(len(first.classes), max(4, GRID_WIDTH // max(64, first.image_size)))
     slices = range(min(GRID_SLICES, len(first) // len(first.classes)))
-    rows, names, _ = grid_rows(sets, folders, range(count), slices)
+    rows, names, _ = grid_rows(sets, folders, range(count), slices, train_dir)
     save_grid(rows, path, names, [class_words(name) for name in first.classes[:count]], cell=64)
 
     columns = "class" if count == len(first.classes) else f"class, of the first {count}"

@@ -23,7 +23,7 @@ TEACHER_EPOCHS, TEACHER_STEPS = {"small": 30, "large": 90}, 2000
 LEAST_EPOCHS, LEAST_ITERATION, LEAST_TEACHERS = 40, 100, 0.2
 _GOOD = 0.5  # a larger image or a better stem is taken where this share of the lengths fits
 _SHARE = 0.85  # of the budget that the estimate may fill: it leaves out reading and writing
-_TESTS = 10  # of each student
+_TESTS = 5  # of each student: on many test images they cost more than its training
 
 
 @dataclass(frozen=True)

@@ -63,8 +63,8 @@ class Recipe:
     """What every stage is told.
 
     name: of the images, for the page. teachers: names, the primary first. ipc, iteration, epochs,
-    units_per_step: as the stages' options. train, test: options that name the real images; the
-    others: further options of a stage.
+    units_per_step: as the stages' options. train, test: options that name the real images.
+    train_dir: of the training images, None for digits. The others: further options of a stage.
     """
 
     name: str
@@ -74,6 +74,7 @@ class Recipe:
     epochs: int
     units_per_step: int
     train: tuple
+    train_dir: Path | None = None
     test: tuple = ()
     squeeze: tuple = ()
     recover: tuple = ()
@@ -98,10 +99,10 @@ def planned_recipe(o, plan):
     return Recipe(
         name=images_name(o), teachers=plan.teachers, ipc=plan.ipc, iteration=plan.iteration,
         epochs=plan.epochs, units_per_step=plan.units_per_step,
-        train=("--train-dir", o.train_dir, "--image-size", plan.image_size),
+        train=("--train-dir", o.train_dir, "--image-size", plan.image_size), train_dir=o.train_dir,
         test=("--val-dir", o.val_dir),
         squeeze=("--epochs", plan.teacher_epochs, "--batch-size", plan.batch_size, "--lr",
-                 f"{plan.lr:g}", *stem, *flip),
+                 f"{plan.lr:g}", "--clip-norm", 1, *stem, *flip),
         recover=(*flip, *(("--min-teacher-accuracy", "0") if o.fast else ())), views=flip,
         student=(*stem, "--eval-every", plan.eval_every))
 

@@ -32,6 +32,7 @@ def test_folders_of_small_images_have_the_recipe_of_cifar(size):
     assert (folder == cifar) == (size < 64)
     if size == 64:
         assert (folder.epochs, folder.augment, folder.pad) == (90, "crop", None)
+    assert (cifar.clip_norm, folder.clip_norm) == (1.0, 1.0 if size < 64 else None)
 
 
 def test_augmentation_that_is_given():
