@@ -16,7 +16,8 @@ from utils.files import write_bytes
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet's; all stages keep pixels in it, whatever the dataset
 STD = (0.229, 0.224, 0.225)
-SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp",
+            ".gif")
 LARGEST_SIDE = 65_535  # in pixels: JPEG's own limit
 MOST_PIXELS = 2 * 89_478_485  # from where on Pillow refuses to decode, 178 million
 

@@ -1,5 +1,6 @@
 """A first look at a folder of labelled images: how many, how large, grey or in colour."""
 
+import os
 import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -40,9 +41,12 @@ class Survey:
         return self.sides[1]
 
 
-def survey(root, workers=4):
-    """Look at the images in a folder of class folders. Raises UserError for what is none."""
-    folders = class_folders(root)
+def survey(root, inside=()):
+    """Look at the images in a folder of class folders. Raises UserError for what is none.
+
+    inside: see data.image_set.class_folders.
+    """
+    folders, workers = class_folders(root, inside), min(4, os.cpu_count() or 1)
     paths = [path for files in folders.values() for path in files]
     sample = paths[:: -(-len(paths) // LOOKED_AT)]
 

@@ -86,7 +86,7 @@ class Data:
                                   changes_result=False, type=options.path)
     image_size: int | None = option(
         None, "side in pixels (default: 224, or 32 for CIFAR and digits)", group="data",
-        type=options.positive_int)
+        type=options.side)
     crop: str = option(
         "auto", "of image files that do not have this size, where no random crop is taken: "
         "validation keeps 224/256 of the short side, square keeps all of it, auto: square below 64 "
@@ -102,7 +102,7 @@ class Networks:
     stem: str = option("imagenet", "small: first convolution with stride 1 and no max-pool, for "
                        "small images", group="method", choices=STEMS)
     input_resize: tuple | None = _per_network(
-        options.positive_int, "side that a network resizes its input to, kept with its weights "
+        options.side, "side that a network resizes its input to, kept with its weights "
         "(alexnet needs 63 px)", group="method", metavar="NAME=PIXELS")
 
 

@@ -34,7 +34,7 @@ class Data:
         "all)", group="data", metavar="LIST")
     image_size: int | None = option(
         None, "side in pixels (default: what the teachers' files were trained at; else 224, or 32 "
-        "for CIFAR and digits)", group="data", type=options.positive_int)
+        "for CIFAR and digits)", group="data", type=options.side)
     crop: str = option(
         "auto", "of real image files that do not have this size: validation keeps 224/256 of the "
         "short side, square keeps all of it, auto: square below 64 px", choices=CROPS)

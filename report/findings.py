@@ -35,7 +35,7 @@ class Findings:
         """What function(item) returns; None after a UserError or an OSError, a problem."""
         try:
             return function(item)
-        except (UserError, OSError) as error:
+        except (UserError, OSError, ValueError) as error:
             self.problem(_sentence(error, item))
 
     def each(self, function, items, workers):
@@ -43,7 +43,7 @@ class Findings:
         def sentence(item):
             try:
                 function(item)
-            except (UserError, OSError) as error:
+            except (UserError, OSError, ValueError) as error:
                 return _sentence(error, item)
             finally:
                 bar.update(1)
@@ -72,6 +72,8 @@ def _sentence(error, item):
     """What went wrong with an item, which a failing disk does not name."""
     if isinstance(error, OSError):
         error.filename = error.filename or str(item)
+    if isinstance(error, ValueError):  # such as a zero byte in a name
+        return f"{item}: {error}."
     return explain(error) or f"{error.filename}: cannot be read ({error.strerror})."
 
 

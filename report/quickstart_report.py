@@ -29,8 +29,8 @@ TEXT = """# {name}, distilled to {images} images
 
 {findings}
 
-Top-1 is the best of the tests every {every} epochs, as in the paper, on {test_images} real images
-that no network was trained on{caveat}; {seeds}.
+Top-1 is the best of the tests every {every} epochs{as_in_paper} on {test_images} real images that
+no network was trained on{caveat}; {seeds}.
 Soft labels come from the {teacher_count} teachers, hard labels are the class alone.
 The cosine is that of {teacher}'s penultimate features over all pairs of a class; lower is more
 diverse. Last and best of every seed: [table.csv](table.csv).
@@ -62,26 +62,27 @@ DIGITS_CAVEAT = " (the teachers' recipes were chosen by looking at them)"
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured on one set. best, last: {kind of labels: top-1 in per cent per seed}."""
+    """What was measured on one set. cosine: None for one image per class,
+    which has no pairs. best, last: {kind of labels: top-1 in per cent per seed}."""
 
     name: str
     images: int
     test_images: int
-    cosine: float
+    cosine: float | None
     best: dict
     last: dict
 
 
-def write_report(out, recipe, folders, seeds, seconds):
+def write_report(out, recipe, folders, seeds, seconds, device):
     """Write table.csv, grid.png, curves.png and report.md into `out`, and print the table.
 
     recipe: reproduce.quickstart.Recipe. folders: {name of a set: run folder}. seeds: number of
-    students per set and kind of labels. seconds: {step: {"seconds", "command"}}. Returns the
-    report's path.
+    students per set and kind of labels. seconds: {step: {"seconds", "command"}}. device: a
+    torch.device for the features. Returns the report's path.
     """
     names = recipe.teachers  # the first one gives the features
-    network = load_network(out / "teachers" / f"{names[0]}.safetensors")[0].eval()
-    rows = [measure(name, folder, seeds, network) for name, folder in folders.items()]
+    network = load_network(out / "teachers" / f"{names[0]}.safetensors")[0].eval().to(device)
+    rows = [measure(name, folder, seeds, network, device) for name, folder in folders.items()]
     first = next(iter(folders.values()))
     student = read_json(first / "students/soft_seed0/result.json", "validate")["options"]
 
@@ -94,6 +95,7 @@ def write_report(out, recipe, folders, seeds, seconds):
     total = sum(step["seconds"] for step in seconds.values())
     text = TEXT.format(
         name=recipe.name, images=rows[0].images, every=student["eval_every"],
+        as_in_paper=", as in the paper," if student["eval_every"] == 10 else " (the paper: 10)",
         test_images=f"{rows[0].test_images:,}", teacher=names[0], teacher_count=len(names),
         caveat=DIGITS_CAVEAT if student["dataset"] == "digits" else "",
         seeds=f"{seeds} student seed{'s' if seeds > 1 else ''}",
@@ -115,10 +117,10 @@ def write_report(out, recipe, folders, seeds, seconds):
 
 # Numbers
 
-def measure(name, folder, seeds, network):
+def measure(name, folder, seeds, network, device):
     """The Row of a set, from its images and its students' results."""
     images = open_distilled(folder / "images")
-    cosines = similarity.cosines(images, network, torch.device("cpu"))
+    cosines = similarity.cosines(images, network, device)
     results = {kind: [read_json(folder / f"students/{kind}_seed{seed}/result.json", "validate")
                       for seed in range(seeds)] for kind in KINDS}
     best, last = ({kind: [result[which]["top1"] for result in results[kind]] for kind in KINDS}
@@ -151,8 +153,10 @@ def findings(rows):
                      else f"; {count} test images cannot tell (standard error {error:.1f})")
             sentences.append(f"- {kind} labels: {first.name} is {abs(a - b):.1f} points "
                              f"{'above' if a > b else 'below'} {other.name}{doubt}")
-    diverse = ", ".join(row.name for row in sorted(rows, key=lambda row: row.cosine))
-    return "\n".join([*sentences, f"- diversity (lowest cosine first): {diverse}"])
+    if all(row.cosine is not None for row in rows):
+        diverse = ", ".join(row.name for row in sorted(rows, key=lambda row: row.cosine))
+        sentences.append(f"- diversity (lowest cosine first): {diverse}")
+    return "\n".join(sentences)
 
 
 # Tables
@@ -168,7 +172,8 @@ def results_table(rows):
     """Best top-1 with its spread over seeds, and diversity, a line per set."""
     header = ["set", "top-1 soft labels", "top-1 hard labels", "mean intra-class cosine"]
     return markdown_table(header, [
-        [row.name, *(spread(row.best[kind]) for kind in KINDS), f"{row.cosine:.3f}"]
+        [row.name, *(spread(row.best[kind]) for kind in KINDS),
+         "–" if row.cosine is None else f"{row.cosine:.3f}"]
         for row in rows])
 
 
@@ -182,7 +187,8 @@ def write_csv(rows, path):
             for seed in range(len(row.best["soft"])):
                 numbers = [round(values[kind][seed], 2) for kind in KINDS
                            for values in (row.best, row.last)]
-                writer.writerow([row.name, seed, row.images, *numbers, round(row.cosine, 4)])
+                writer.writerow([row.name, seed, row.images, *numbers,
+                                 "" if row.cosine is None else round(row.cosine, 4)])
 
 
 # Pictures

@@ -52,9 +52,10 @@ def check_recovered(run, found, workers):
     Returns the ImageSet, or None where the images cannot be opened as one.
     """
     before, hashes = found.problems, recorded_hashes(run / "units", found)
-    names = [str(path.relative_to(run)) for folder in entries(run / "images", found)
-             if folder.is_dir() for path in entries(folder, found)
-             if path.name.lower().endswith(SUFFIXES)]
+    folders = entries(run / "images", found)
+    found.each(check_folder, folders, workers)
+    names = [str(path.relative_to(run)) for folder in folders if os.path.isdir(folder)
+             for path in entries(folder, found) if path.name.lower().endswith(SUFFIXES)]
     unreadable = found.each(lambda name: check_file(run / name), names, workers)
     manifest, images = read_images_json(run / "images.json", found), None
     if manifest is not None and not unreadable:
@@ -72,6 +73,12 @@ def check_recovered(run, found, workers):
     as_recorded = hashes and found.problems == before
     found.say(words + (", each as its unit's record says" if as_recorded else ""))
     return images
+
+
+def check_folder(path):
+    """Raise UserError for what is no class folder."""
+    if not os.path.isdir(path):
+        raise UserError(f"{path}: is no folder, expected class folders alone. Remove it.")
 
 
 def check_records(run, hashes, names, unreadable, found, workers):

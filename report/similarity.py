@@ -33,8 +33,8 @@ def intra_class_cosine(features, labels):
 
 
 def mean(cosines):
-    """Mean over the classes of {class: cosine}."""
-    return sum(cosines.values()) / len(cosines)
+    """Mean over the classes of {class: cosine}; None without a class of two images."""
+    return sum(cosines.values()) / len(cosines) if cosines else None
 
 
 def cosines(images, network, device, progress=None):

@@ -4,17 +4,18 @@ import functools
 from dataclasses import asdict, replace
 
 from data.image_set import is_wnids
-from data.run_folder import settle_manifest
+from data.run_folder import check_apart, settle_manifest
 from data.survey import survey
 from reproduce import plan as planning
 from reproduce.plan import Plan, Wishes
 from reproduce.speed import image_seconds
 from utils import distributed, options
 from utils.errors import UserError
-from utils.files import check_writable
+from utils.files import check_writable, damaged
 from utils.progress import duration
 
-_FAST = {"ipc": 2, "iteration": 8, "epochs": 4, "eval_every": 2, "teacher_epochs": 1}
+MINUTES = 30  # by default
+FAST_IPC, FAST = 2, {"iteration": 8, "epochs": 4, "eval_every": 2, "teacher_epochs": 1}
 
 
 def settle_plan(o, out):
@@ -23,33 +24,54 @@ def settle_plan(o, out):
     o: reproduce.quickstart.Quickstart. out: the folder that keeps plan.json. Raises UserError for
     images that cannot be distilled, a budget that is too small, and other options than before.
     """
-    train, test = survey(o.train_dir, 4), survey(o.val_dir, 4)
+    if o.train_dir.resolve() == o.val_dir.resolve():
+        raise UserError(f"--val-dir {o.val_dir}: is the folder of the training images. Give images "
+                        "that no network is trained on.")
+    for folder in (o.train_dir, o.val_dir):
+        check_apart("--output-dir", out, folder)
+    train, test = survey(o.train_dir, ("train",)), survey(o.val_dir, ("test", "val"))
     check_classes(o, train, test)
     device = distributed.choose_device(o.device or "auto")
-    threads = distributed.set_threads(o.threads)
+    machine = f"{device.type} with {distributed.set_threads(o.threads)} threads"
 
     file, content = out / "plan.json", describe(o, train, test)
     if file.exists():
         content = settle_manifest(file, content, "Give the same options, or another --output-dir.")
-        plan = Plan(**content["plan"])
     else:
-        plan = make(o, train, test, device)
-        if not o.dry_run:
-            check_writable(out)
-            settle_manifest(file, {**content, "plan": asdict(plan)}, "")
-    print_plan(o, train, test, plan, f"{device.type} with {threads} threads")
+        content |= {"plan": asdict(make(o, train, test, device)), "machine": machine}
+    try:
+        plan = Plan(**content["plan"])
+        print_plan(o, train, count_tests(train, test), plan, content["machine"])
+    except (KeyError, TypeError) as error:
+        raise damaged(file, "the same command", error) from None
+
+    if not (o.dry_run or file.exists()):
+        check_writable(out)
+        settle_manifest(file, content, "")
     return plan
 
 
+def count_tests(train, test):
+    """Number of test images of the training images' classes."""
+    return sum(count for name, count in zip(test.classes, test.counts, strict=True)
+               if name in train.classes)
+
+
 def check_classes(o, train, test):
-    """Raise UserError unless both folders hold the same classes, two or more."""
+    """Raise UserError unless both folders hold the same classes, two or more.
+
+    Further wnids among the test images are left alone, as the stages do.
+    """
     if len(train.classes) < 2:
         raise UserError(f"{o.train_dir}: has one class folder, {train.classes[0]}. A classifier "
                         "needs two or more.")
-    other = sorted(set(train.classes) ^ set(test.classes))
+    other = set(train.classes) ^ set(test.classes)
+    if is_wnids(train.classes):
+        other -= set(test.classes)
     if other:
-        place = o.train_dir if other[0] in train.classes else o.val_dir
-        raise UserError(f"{other[0]} is a class in {place} alone: {o.train_dir} has "
+        name = min(other)
+        place = o.train_dir if name in train.classes else o.val_dir
+        raise UserError(f"{name} is a class in {place} alone: {o.train_dir} has "
                         f"{len(train.classes)} class folders, {o.val_dir} has {len(test.classes)}. "
                         "Both must have the same ones.")
     if o.ipc is not None and o.ipc > min(train.counts):
@@ -60,46 +82,55 @@ def check_classes(o, train, test):
 
 
 def describe(o, train, test):
-    """What the plan depends on, for plan.json: options and images."""
-    keep = ("minutes", "mirror", "ipc", "image_size", "seeds", "fast")
+    """What the plan depends on, for plan.json: options and images. Students may be added."""
+    keep = ("minutes", "mirror", "ipc", "image_size", "fast")
     return {"options": {name: getattr(o, name) for name in keep},
             "identity": {"train": [list(train.classes), list(train.counts)],
                          "test": list(test.counts)}}
 
 
 def make(o, train, test, device):
-    """The Plan, by this machine's speed."""
-    wishes = Wishes(o.minutes, o.seeds, o.ipc, o.image_size, o.mirror)
+    """The Plan, by this machine's speed; with --fast the cheapest one, cut short."""
+    wishes = Wishes(o.minutes or MINUTES, o.seeds, o.ipc, o.image_size, o.mirror)
+    tests = count_tests(train, test)
     print("Timing a few steps of each network ...", flush=True)
     speed = functools.partial(image_seconds, classes=len(train.classes), device=device)
+    if o.fast:
+        return fast(train, tests, wishes, speed)
     try:
-        plan = planning.choose(train, test.images, wishes, speed)
+        return planning.choose(train, tests, wishes, speed)
     except planning.TooShort as error:
-        raise UserError(f"--minutes {o.minutes:g}: {train.images} images of {train.side} px need "
-                        f"about {error.minutes} minutes at least on this machine. Give --minutes "
-                        f"{error.minutes}, a smaller --image-size, or fewer images.") from None
-    if not o.fast:
-        return plan
-    plan = replace(plan, **{**_FAST, "ipc": min(plan.ipc, _FAST["ipc"])})
-    return replace(plan, seconds=planning.estimate(plan, train, test.images, wishes, speed))
+        raise UserError(f"--minutes {wishes.minutes:g}: {train.images} images of {train.side} px "
+                        f"need {error.minutes} minutes at least on this machine. Give --minutes "
+                        f"{error.minutes}, or fewer images.") from None
 
 
-def print_plan(o, train, test, plan, machine):
-    """Print what was found and what was chosen, each with its reason."""
+def fast(train, tests, wishes, speed):
+    """The Plan of --fast: a few steps and epochs at the cheapest size."""
+    plan, _ = planning.fill(train, tests, wishes,
+                            *planning.candidates(train, wishes.image_size)[-1], speed)
+    ipc = plan.ipc if wishes.ipc else min(plan.ipc, FAST_IPC)
+    plan = replace(plan, ipc=ipc, units_per_step=min(ipc, plan.units_per_step), **FAST)
+    return replace(plan, seconds=planning.estimate(plan, train, tests, wishes, speed))
+
+
+def print_plan(o, train, tests, plan, machine):
+    """Print what was found and what was chosen, each with its reason. tests: how many images."""
     least, most = min(train.counts), max(train.counts)
     counts = f"{least}" if least == most else f"{least} to {most}"
     options.print_options(f"{o.train_dir}", {
-        "images": f"{len(train.classes)} classes, {counts} images each, {test.images} to test",
+        "images": f"{len(train.classes)} classes, {counts} images each, {tests} to test",
         "short side": f"{side_words(train.sides)} px" + (", grey" if train.grey else "")})
 
     seconds = {stage: f"about {duration(spent)}" for stage, spent in plan.seconds.items()}
-    options.print_options(f"The plan for --minutes {o.minutes:g} on {machine}", {
-        "image size": f"{plan.image_size} px, stem {plan.stem}{better_words(plan)}",
+    options.print_options(f"The plan for --minutes {o.minutes or MINUTES:g} on {machine}", {
+        "image size": f"{plan.image_size} px{side_reason(train, plan)}, stem {plan.stem}"
+                      f"{better_words(plan)}",
         "mirroring": mirror_words(o.mirror, plan.flip_prob),
         "teachers": f"{' '.join(plan.teachers)}, {plan.teacher_epochs} epochs, batch "
                     f"{plan.batch_size}, {seconds['squeeze']}",
-        "images": f"{plan.ipc} per class, {plan.iteration} steps, {plan.units_per_step} slices in "
-                  f"a step, {seconds['recover']}",
+        "images": f"{plan.ipc} per class{ipc_words(o, plan, least)}, {plan.iteration} steps, "
+                  f"{plan.units_per_step} slices in a step, {seconds['recover']}",
         "labels": f"{plan.epochs} epochs, {seconds['relabel']}",
         "students": f"{2 * 3 * o.seeds} of {planning.STUDENT}, {plan.epochs} epochs, "
                     f"{seconds['validate']}",
@@ -113,6 +144,18 @@ def side_words(sides):
     """(least, median, most) as words."""
     least, median, most = sides
     return f"{least}" if least == most else f"{least} to {most}, median {median}"
+
+
+def side_reason(train, plan):
+    """Why images are enlarged, if they are."""
+    enlarged = plan.image_size == planning.LEAST_SIDE > train.side
+    return " (the least that the networks take)" if enlarged else ""
+
+
+def ipc_words(o, plan, least):
+    """Why there are fewer images per class than usual, if there are."""
+    limited = o.ipc is None and not o.fast and plan.ipc == least
+    return " (all that the smallest class has)" if limited else ""
 
 
 def better_words(plan):

@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass, replace
 
 from utils import schedules
+from utils.options import Run
 
 TEACHERS = ("resnet18", "mobilenet_v2", "shufflenet_v2_x0_5")  # the primary first
 STUDENT = "resnet18"
@@ -177,7 +178,7 @@ def estimate(plan, train, tests, wishes, speed):
     costs = {name: speed(name, plan.image_size, plan.stem) for name in plan.teachers}
     training = {name: cost[0] for name, cost in costs.items()}
     forward = {name: cost[1] for name, cost in costs.items()}
-    reading = train.decode_seconds if plan.image_size >= SMALL else 0.0
+    reading = 0.0 if plan.image_size < SMALL else train.decode_seconds / Run().workers
     images = plan.ipc * len(train.classes)
 
     varied = sum(schedules.recover_steps(i, plan.iteration, True) for i in range(plan.ipc))

@@ -13,6 +13,7 @@ from utils.errors import UserError, run_entry
 from utils.options import RoomOptions, option
 
 # The primary teacher comes first.
+SIDES = (16, 1024)  # least and largest --image-size
 DIGITS_TEACHERS = ("resnet18", "mobilenet_v2", "shufflenet_v2_x0_5", "alexnet")
 
 
@@ -27,9 +28,9 @@ class Quickstart:
     output_dir: Path | None = option(
         None, "default: results/NAME, where NAME is digits or that of the images' folder",
         group="data", type=options.path)
-    minutes: float = option(
-        30.0, "how long the run may take; image size, stem, steps and epochs are chosen so that it "
-        "does (with --train-dir)", group="size", type=options.positive_float)
+    minutes: float | None = option(
+        None, "how long the run may take; image size, stem, steps and epochs are chosen so that it "
+        "does (with --train-dir; default: 30)", group="size", type=options.positive_float)
     mirror: str = option(
         "auto", "whether a mirrored image shows the same class; auto: yes, but for grey images "
         "below 64 px, which may be letters or digits (with --train-dir)", group="method",
@@ -123,7 +124,8 @@ def sets(recipe):
 def images_name(o):
     """What the images are called: the name of their folder, or of the one around train/."""
     folder = o.train_dir
-    return folder.parent.name if folder.name in ("train", "training") else folder.name
+    of_parent = folder.name.lower() in ("train", "training") and folder.parent.name
+    return of_parent or folder.name or "images"
 
 
 def main(argv=None):
@@ -149,9 +151,11 @@ def main(argv=None):
         runner.run(title, entry, *arguments)
 
     from report.quickstart_report import write_report
+    from utils.distributed import choose_device
 
     folders = {name: out / folder for name, (folder, _) in sets(recipe).items()}
-    report = write_report(out, recipe, folders, o.seeds, runner.timings.seconds)
+    report = write_report(out, recipe, folders, o.seeds, runner.timings.seconds,
+                          choose_device(device_name(o)))
     print(f"\nReport: {report}", flush=True)
 
 
@@ -161,16 +165,27 @@ def check(o):
         given, other = ("--train-dir", "--val-dir") if o.train_dir else ("--val-dir", "--train-dir")
         raise UserError(f"{given} was given without {other}. Give both: training images to distil, "
                         "and test images that no network is trained on.")
-    if o.train_dir is None and (o.image_size or o.mirror != "auto"):
-        name = "--image-size" if o.image_size else "--mirror"
-        raise UserError(f"{name}: digits have a recipe of their own. Give --train-dir and "
+    of_folders = {"--image-size": o.image_size, "--minutes": o.minutes,
+                  "--mirror": o.mirror != "auto"}
+    given = [name for name, value in of_folders.items() if value]
+    if o.train_dir is None and given:
+        raise UserError(f"{given[0]}: digits have a recipe of their own. Give --train-dir and "
                         "--val-dir with it, or leave it out.")
+    if o.image_size is not None and not SIDES[0] <= o.image_size <= SIDES[1]:
+        raise UserError(f"--image-size {o.image_size}: expected {SIDES[0]} to {SIDES[1]} pixels.")
 
 
 def default_folder(o):
     """results/NAME."""
     name = "digits" if o.train_dir is None else images_name(o)
+    if o.train_dir is not None and name == "digits":
+        name = "digits-images"  # results/digits is that of scikit-learn's
     return ROOT / "results" / (f"{name}-fast" if o.fast else name)
+
+
+def device_name(o):
+    """--device of every stage."""
+    return o.device or ("cpu" if o.train_dir is None else "auto")
 
 
 def list_steps(recipe, out, o):
@@ -181,8 +196,7 @@ def list_steps(recipe, out, o):
     from utils.distributed import set_threads
     from validate import train_fkd
 
-    device = o.device or ("cpu" if o.train_dir is None else "auto")
-    run = ["--device", device, "--threads", set_threads(o.threads)]
+    run = ["--device", device_name(o), "--threads", set_threads(o.threads)]
     teachers = out / "teachers"
     folders = {name: out / folder for name, (folder, _) in sets(recipe).items()}
 
@@ -197,6 +211,7 @@ def list_steps(recipe, out, o):
     for name, folder in folders.items():
         steps.append((f"relabel: {name}", generate_soft_label, [
             "--teachers", *recipe.teachers, "--teacher-weights", teachers, *recipe.views,
+            *recipe.test,
             "--epochs", recipe.epochs, "--output-dir", folder, *run]))
 
     for name, folder in folders.items():

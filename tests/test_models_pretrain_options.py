@@ -58,6 +58,7 @@ def test_a_value_for_one_network_wins_over_one_for_all_and_that_over_recipes():
 @pytest.mark.parametrize(("words", "sentence"), [
     (("--input-resize", "resnet18=64"), "--input-resize resnet18=...: resnet18 is not among"),
     (("--lr-for", "resnet18=0.1"), "--lr-for resnet18=...: resnet18 is not among"),
+    (("--input-resize", "alexnet=20000"), "for alexnet: found 20000, .* at most 4096"),
     (("--epochs-for", "alexnet"), "expected NAME=VALUE"),
     (("--epochs-for", "alexnet=0"), "for alexnet: found 0, expected at least 1"),
     (("--init-for", "alexnet=x"), "expected own or he"), (("--lr", "-1"), "more than 0")])

@@ -3,6 +3,7 @@ import math
 
 import pytest
 import tiny
+import torch
 from PIL import Image
 
 from report import quickstart_report
@@ -74,7 +75,7 @@ def test_the_report_is_one_page_with_two_pictures(out, capsys):
     folders = {"PRISM": out / "prism", "random real": out / "random"}
     seconds = {"recover: PRISM": {"seconds": 2.0, "command": "python -m a"},
                "relabel: PRISM": {"seconds": 3.5, "command": "python -m b"}}
-    path = quickstart_report.write_report(out, RECIPE, folders, 1, seconds)
+    path = quickstart_report.write_report(out, RECIPE, folders, 1, seconds, torch.device("cpu"))
 
     text = path.read_text()
     assert path == out / "report.md"

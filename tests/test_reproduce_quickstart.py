@@ -1,11 +1,15 @@
+import json
 import shlex
 
 import pytest
 import tiny
 from PIL import Image
 
-from reproduce import quickstart
+from reproduce import plan, quickstart
+from reproduce.own_images import settle_plan
+from utils import options
 from utils.errors import UserError
+from utils.files import write_json
 
 CLASSES = ("cat", "dog", "newt")
 
@@ -48,6 +52,14 @@ def test_a_folder_of_images_ends_in_a_page(folders, tmp_path, capsys):
         run(*command, "--ipc", "1")
 
 
+def test_one_image_per_class_has_no_cosine(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "TEACHERS", ("resnet18",))
+    run(*folders, "--fast", "--ipc", "1", "--output-dir", tmp_path, "--threads", "1")
+    page = (tmp_path / "report.md").read_text()
+    assert page.count(" | – |") == 3
+    assert "diversity" not in page
+
+
 def test_a_dry_run_prints_plan_and_commands_and_writes_nothing(folders, tmp_path, capsys):
     run(*folders, "--dry-run", "--mirror", "no", "--output-dir", tmp_path / "out", "--threads", "1")
     printed = capsys.readouterr().out
@@ -68,7 +80,8 @@ def test_the_digits_have_a_recipe_of_their_own(tmp_path, capsys):
 @pytest.mark.parametrize(("arguments", "sentence"), [
     (["--train-dir", "here"], "--train-dir was given without --val-dir. Give both"),
     (["--mirror", "no"], "--mirror: digits have a recipe of their own"),
-    (["--image-size", "48"], "--image-size: digits have a recipe of their own")])
+    (["--image-size", "48"], "--image-size: digits have a recipe of their own"),
+    (["--minutes", "5"], "--minutes: digits have a recipe of their own")])
 def test_options_that_do_not_fit_together(arguments, sentence):
     with pytest.raises(UserError, match=sentence):
         run(*arguments)
@@ -77,20 +90,53 @@ def test_options_that_do_not_fit_together(arguments, sentence):
 def test_images_that_cannot_be_distilled(folders, tmp_path):
     with pytest.raises(UserError, match="class cat has 6 training images to start from. Give "):
         run(*folders, "--ipc", "7", "--output-dir", tmp_path)
-    with pytest.raises(UserError, match="need about [0-9]+ minutes at least on this machine"):
+    with pytest.raises(UserError, match="need [0-9]+ minutes at least on this machine"):
         run(*folders, "--minutes", "0.001", "--output-dir", tmp_path)
+    with pytest.raises(UserError, match="--image-size 20000: expected 16 to 1024 pixels"):
+        run(*folders, "--image-size", "20000")
 
     tiny.image_folder(tmp_path / "one", ("cat",), 2)
     with pytest.raises(UserError, match="has one class folder, cat. A classifier needs two"):
-        run("--train-dir", tmp_path / "one", "--val-dir", tmp_path / "one")
+        run("--train-dir", tmp_path / "one", *folders[2:])
     tiny.image_folder(tmp_path / "two", ("cat", "dog"), 2)
     with pytest.raises(UserError, match="newt is a class in .* alone"):
         run(*folders[:2], "--val-dir", tmp_path / "two")
 
 
-def test_what_images_are_called():
-    def name(path):
-        return quickstart.images_name(quickstart.Quickstart(train_dir=quickstart.Path(path)))
+def test_folders_that_cannot_be_meant(folders, tmp_path):
+    train = folders[1]
+    with pytest.raises(UserError, match="--val-dir .*: is the folder of the training images"):
+        run(*folders[:2], "--val-dir", train, "--output-dir", tmp_path)
+    with pytest.raises(UserError, match=f"Did you mean {train}"):
+        run("--train-dir", train.parent, *folders[2:], "--output-dir", tmp_path)
+    with pytest.raises(UserError, match="expected a folder outside the images"):
+        run(*folders, "--output-dir", train / "out")
+    assert sorted(path.name for path in train.iterdir()) == sorted(CLASSES)
 
-    assert name("/data/pets/train") == "pets"
-    assert name("/data/pets") == "pets"
+
+def test_a_subset_of_imagenet_and_all_of_its_test_images(tmp_path, capsys):
+    tiny.image_folder(tmp_path / "train", tiny.WNIDS[:2], 3)
+    tiny.image_folder(tmp_path / "val", tiny.WNIDS, 4)
+    run("--train-dir", tmp_path / "train", "--val-dir", tmp_path / "val", "--dry-run", "--fast",
+        "--threads", "1")
+    assert "2 classes, 3 images each, 8 to test" in capsys.readouterr().out
+
+
+def test_a_damaged_plan(folders, tmp_path):
+    command = [*folders, "--fast", "--threads", "1", "--output-dir", tmp_path]
+    o = options.parse(quickstart.Options, [str(word) for word in command], prog="", description="")
+    settle_plan(o.quickstart, tmp_path)
+    kept = json.loads((tmp_path / "plan.json").read_text())
+    for damaged in ({**kept, "plan": {"ipc": 1}},
+                    {key: value for key, value in kept.items() if key != "machine"}):
+        write_json(tmp_path / "plan.json", damaged)
+        with pytest.raises(UserError, match="plan.json: damaged"):
+            run(*command)
+
+
+@pytest.mark.parametrize(("folder", "name"), [
+    ("/data/pets/train", "pets"), ("/data/pets/Train", "pets"), ("/data/pets", "pets"),
+    ("/train", "train"), ("/data/digits/train", "digits-images")])
+def test_where_the_results_go(folder, name):
+    o = quickstart.Quickstart(train_dir=quickstart.Path(folder))
+    assert quickstart.default_folder(o).name == name

@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import time
 
 import pytest
 
@@ -63,6 +64,9 @@ def test_leftovers_of_dead_processes_are_removed(tmp_path):
     assert found == {dead, alive, elsewhere, impossible}
     files.remove_leftovers(tmp_path)
     assert set(tmp_path.iterdir()) == {alive, elsewhere}
+    os.utime(elsewhere, (time.time() - 25 * 3600,) * 2)  # nobody writes a file for a day
+    files.remove_leftovers(tmp_path)
+    assert set(tmp_path.iterdir()) == {alive}
 
 
 def test_leftovers_of_another_container_stay(tmp_path, monkeypatch):

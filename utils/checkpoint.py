@@ -3,8 +3,10 @@
 import contextlib
 import hashlib
 import json
+import os
 import pickle
 import re
+import stat
 import zipfile
 import zlib
 
@@ -62,13 +64,15 @@ def _reading(path):
 
 
 def _check_opens(path):
-    """Raise UserError for a file that is missing, a folder, or one without permission to read.
+    """Raise UserError for a file that is missing, no file, or one without permission to read.
 
-    safetensors calls all of these a missing file.
+    safetensors calls all of these a missing file; opening a FIFO would never end.
     """
     try:
-        with open(path, "rb"):
-            pass
+        if stat.S_ISREG(os.stat(path).st_mode) or os.path.isdir(path):
+            with open(path, "rb"):
+                return
+        raise UserError(f"{path}: is no regular file, expected weights. Remove or rename it.")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file.") from None
     except OSError as error:

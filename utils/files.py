@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import socket
+import time
 from pathlib import Path
 
 from utils.distributed import print0
@@ -15,18 +16,19 @@ from utils.progress import size_words
 
 
 def _host():
-    """The name of this machine and, on Linux, of this container's process numbers.
+    """The name of this machine and, on Linux, of its boot and of this container's processes.
 
-    Containers of one host name number their processes apart.
+    Machines of one name may share a disk, and containers number their processes apart.
     """
-    try:
-        processes = f"-{os.stat('/proc/self/ns/pid').st_ino}"
-    except OSError:
-        processes = ""
-    return re.sub(r"[^A-Za-z0-9]", "-", socket.gethostname()) + processes
+    name = socket.gethostname()
+    with contextlib.suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+        name += f"-{boot}-{os.stat('/proc/self/ns/pid').st_ino}"
+    return re.sub(r"[^A-Za-z0-9]", "-", name)
 
 
 _HOST = _host()
+_DAY = 24 * 3600
 _LEFTOVER = re.compile(r"\..*\.([A-Za-z0-9-]+)\.(\d{1,10})\.tmp")
 
 
@@ -124,10 +126,23 @@ def leftovers(folder):
 
 
 def remove_leftovers(folder):
-    """Remove temporary files below `folder` whose processes, of this machine, no longer live."""
+    """Remove temporary files below `folder` whose processes no longer live.
+
+    Those of this machine are looked up. Of others, and of containers that have ended, a file counts
+    as left over a day after it was written last.
+    """
     for path, host, process in leftovers(folder):
-        if host == _HOST and not _alive(process):
+        dead = host == _HOST and not _alive(process)
+        if dead or _seconds_old(path) > _DAY:
             path.unlink(missing_ok=True)
+
+
+def _seconds_old(path):
+    """Seconds since a file was written last; 0 where it is gone."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _alive(process):

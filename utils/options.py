@@ -69,6 +69,11 @@ def count(text):
     return _number(int, 0, True, _MANY, text)
 
 
+def side(text):
+    """A side in pixels: with more a typing error would fill the memory."""
+    return _number(int, 1, True, 4096, text)
+
+
 def seed(text):
     """An integer from 0 to the largest that 64 bits with a sign hold."""
     return _number(int, 0, True, 2**63 - 1, text)
