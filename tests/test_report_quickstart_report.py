@@ -1,12 +1,13 @@
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import tiny
 import torch
 from PIL import Image
 
-from report import quickstart_report
+from report import quickstart_report, similarity
 from report.quickstart_report import Row
 from reproduce.quickstart import Recipe
 from utils.files import write_json
@@ -89,3 +90,13 @@ def test_the_report_is_one_page_with_two_pictures(out, capsys):
     assert Image.open(out / "grid.png").size == (90 + 3 * 66 + 2, 16 + 4 * 66 + 2)
     assert Image.open(out / "curves.png").size == (840, 480)
     assert len((out / "table.csv").read_text().splitlines()) == 3
+
+
+def test_one_image_per_class_has_no_cosine(tmp_path):
+    one = [replace(row, cosine=None) for row in ROWS]
+    assert quickstart_report.results_table(one).splitlines()[2] == (
+        "| PRISM | 91.0 ± 1.4 | 80.0 ± 0.0 | – |")
+    assert "diversity" not in quickstart_report.findings(one)
+    quickstart_report.write_csv(one, tmp_path / "t.csv")
+    assert (tmp_path / "t.csv").read_text().split()[2].endswith(",79.0,")
+    assert similarity.mean({}) is None

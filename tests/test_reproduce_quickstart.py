@@ -5,7 +5,7 @@ import pytest
 import tiny
 from PIL import Image
 
-from reproduce import plan, quickstart
+from reproduce import quickstart
 from reproduce.own_images import settle_plan
 from utils import options
 from utils.errors import UserError
@@ -50,14 +50,6 @@ def test_a_folder_of_images_ends_in_a_page(folders, tmp_path, capsys):
         p.stat().st_mtime_ns for p in (tmp_path / "prism/images").rglob("*.png"))
     with pytest.raises(UserError, match="was made with ipc = null, now ipc = 1. Give the same"):
         run(*command, "--ipc", "1")
-
-
-def test_one_image_per_class_has_no_cosine(folders, tmp_path, monkeypatch):
-    monkeypatch.setattr(plan, "TEACHERS", ("resnet18",))
-    run(*folders, "--fast", "--ipc", "1", "--output-dir", tmp_path, "--threads", "1")
-    page = (tmp_path / "report.md").read_text()
-    assert page.count(" | – |") == 3
-    assert "diversity" not in page
 
 
 def test_a_dry_run_prints_plan_and_commands_and_writes_nothing(folders, tmp_path, capsys):
