@@ -34,6 +34,7 @@ class TeacherEpochs:
         plan, self.images, self.device = training.plan, training.train, training.device
         self.plan, self.network, self.test, self.run = plan, network, test, training.run
         self.state, self.options = training.state, training.options
+        self.manifest = training.manifest
         self.steps = steps_per_epoch(len(self.images), plan.batch_size)
         for module in network.modules():
             if isinstance(module, nn.Dropout) and plan.dropout is not None:
@@ -162,6 +163,9 @@ class TeacherEpochs:
                 self._save()
 
     def _save(self):
+        if not self.manifest.exists():
+            raise UserError(f"{self.manifest.parent}: was removed while {self.plan.name} was "
+                            "trained. Run the same command again: it starts anew.")
         self._check_finite()
         checkpoint.save_state(self.state, {
             "options": self.options, "seconds": self._seconds(), **asdict(self.place),

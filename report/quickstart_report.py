@@ -151,8 +151,9 @@ def findings(rows):
             error = (sampling_error(a, count) ** 2 + sampling_error(b, count) ** 2) ** 0.5
             doubt = ("" if abs(a - b) > 2 * error
                      else f"; {count} test images cannot tell (standard error {error:.1f})")
-            sentences.append(f"- {kind} labels: {first.name} is {abs(a - b):.1f} points "
-                             f"{'above' if a > b else 'below'} {other.name}{doubt}")
+            distance = "as good as" if a == b else (
+                f"{abs(a - b):.1f} points {'above' if a > b else 'below'}")
+            sentences.append(f"- {kind} labels: {first.name} is {distance} {other.name}{doubt}")
     if all(row.cosine is not None for row in rows):
         diverse = ", ".join(row.name for row in sorted(rows, key=lambda row: row.cosine))
         sentences.append(f"- diversity (lowest cosine first): {diverse}")

@@ -195,6 +195,19 @@ def test_stopped_before_the_first_step_leaves_the_options_open(folder, tmp_path,
         pretrain.main(command(folder, tmp_path, "--seed", "2"))
 
 
+def test_a_folder_that_is_removed_meanwhile(folder, tmp_path, monkeypatch):
+    whole = TeacherEpochs._step
+
+    def step(*given):
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        whole(*given)
+
+    monkeypatch.setattr(TeacherEpochs, "_step", step)
+    with pytest.raises(UserError, match=f"out: was removed while {SMALL} was trained. Run the sa"):
+        pretrain.main(command(folder, tmp_path / "out", "--save-seconds", "0"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_signal_to_all_processes_saves_the_state(folder, tmp_path):
     """With processes that decode, and a number of epochs that nothing may be made for."""
     arguments = [*command(folder, tmp_path, "--augment", "crop", "--epochs", str(10**9)),
