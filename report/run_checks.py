@@ -26,52 +26,52 @@ def check(run, workers):
 
     Returns whether everything was verified, and nothing is missing or wrong.
     """
-    found = Findings()
-    images = check_recovered(run, found, workers)
-    folders = [path for path in entries(run, found)
+    findings = Findings()
+    images = check_recovered(run, findings, workers)
+    folders = [path for path in entries(run, findings)
                if path.name == "labels" or os.path.lexists(path / "labels.json")]
     if not folders:
-        found.say("labels: none")
-    stores = [check_labels(folder, images, found, workers) for folder in folders]
-    check_students(run / "students", images, list(filter(None, stores)), found, workers)
-    found.say(f"{run}: {found}")
-    return not (found.problems or found.unknowns)
+        findings.say("labels: none")
+    stores = [check_labels(folder, images, findings, workers) for folder in folders]
+    check_students(run / "students", images, list(filter(None, stores)), findings, workers)
+    findings.say(f"{run}: {findings}")
+    return not (findings.problems or findings.unknowns)
 
 
-def entries(folder, found):
+def entries(folder, findings):
     """Sorted paths in a folder but for hidden ones; none after a problem, or without the folder."""
-    names = found.attempt(os.listdir, folder) if os.path.lexists(folder) else None
+    names = findings.attempt(os.listdir, folder) if os.path.lexists(folder) else None
     return [folder / name for name in sorted(names or []) if not name.startswith(".")]
 
 
 # Images
 
-def check_recovered(run, found, workers):
+def check_recovered(run, findings, workers):
     """Every image that was asked for is there, and is the one in its unit's record.
 
     Returns the ImageSet, or None where the images cannot be opened as one.
     """
-    before, hashes = found.problems, recorded_hashes(run / "units", found)
-    folders = entries(run / "images", found)
-    found.each(check_folder, folders, workers)
+    before, hashes = findings.problems, recorded_hashes(run / "units", findings)
+    folders = entries(run / "images", findings)
+    findings.each(check_folder, folders, workers)
     names = [str(path.relative_to(run)) for folder in folders if os.path.isdir(folder)
-             for path in entries(folder, found) if path.name.lower().endswith(SUFFIXES)]
-    unreadable = found.each(lambda name: check_file(run / name), names, workers)
-    manifest, images = read_images_json(run / "images.json", found), None
+             for path in entries(folder, findings) if path.name.lower().endswith(SUFFIXES)]
+    unreadable = findings.each(lambda name: check_file(run / name), names, workers)
+    manifest, images = read_images_json(run / "images.json", findings), None
     if manifest is not None and not unreadable:
-        images = found.attempt(lambda folder: open_distilled(folder, workers), run / "images")
+        images = findings.attempt(lambda folder: open_distilled(folder, workers), run / "images")
 
     if hashes:
-        check_records(run, hashes, names, unreadable, found, workers)
+        check_records(run, hashes, names, unreadable, findings, workers)
     else:
-        found.unknown("there are no records in units/, so changed pixels would not be noticed")
+        findings.unknown("there are no records in units/, so changed pixels would not be noticed")
         if images is not None:
-            found.each(images.image, range(len(images)), workers)
-    check_count(run, manifest, len({*names, *hashes}), found)
+            findings.each(images.image, range(len(images)), workers)
+    check_count(run, manifest, len({*names, *hashes}), findings)
 
     words = f"images: {len(names)} of {len({Path(name).parent for name in names})} classes"
-    as_recorded = hashes and found.problems == before
-    found.say(words + (", each as its unit's record says" if as_recorded else ""))
+    as_recorded = hashes and findings.problems == before
+    findings.say(words + (", each as its unit's record says" if as_recorded else ""))
     return images
 
 
@@ -81,7 +81,7 @@ def check_folder(path):
         raise UserError(f"{path}: is no folder, expected class folders alone. Remove it.")
 
 
-def check_records(run, hashes, names, unreadable, found, workers):
+def check_records(run, hashes, names, unreadable, findings, workers):
     """The images are those of the records.
 
     hashes: of recorded_hashes. names: of the images on disk; unreadable: those of them that are no
@@ -94,12 +94,12 @@ def check_records(run, hashes, names, unreadable, found, workers):
         if sha256_file(run / name) != hashes[name]:
             raise UserError(f"{run / name}: was changed since it was made. {again}")
 
-    found.each(check_hash, sorted(set(hashes) - set(unreadable)), workers)
+    findings.each(check_hash, sorted(set(hashes) - set(unreadable)), workers)
     for name in sorted(set(names) - set(hashes)):
-        found.problem(f"{run / name}: no unit's record names it. {again}")
+        findings.problem(f"{run / name}: no unit's record names it. {again}")
 
 
-def read_images_json(path, found):
+def read_images_json(path, findings):
     """The content of images.json, {} where there is none, None where it cannot be read."""
     if not os.path.lexists(path):
         return {}
@@ -108,10 +108,10 @@ def read_images_json(path, found):
         check_file(path)
         return read_manifest(path, "recover")
 
-    return found.attempt(read, path)
+    return findings.attempt(read, path)
 
 
-def recorded_hashes(folder, found):
+def recorded_hashes(folder, findings):
     """{path below the run folder: SHA-256} of every image that a unit's record names."""
     def read(path):
         check_file(path)
@@ -121,36 +121,36 @@ def recorded_hashes(folder, found):
         return files
 
     hashes = {}
-    for path in entries(folder, found):
+    for path in entries(folder, findings):
         if path.name.startswith("unfinished_"):
-            found.problem(f"{path}: units that are not finished. {_RECOVER}")
+            findings.problem(f"{path}: units that are not finished. {_RECOVER}")
         elif path.suffix == ".json":
-            hashes.update(found.attempt(read, path) or {})
+            hashes.update(findings.attempt(read, path) or {})
     return hashes
 
 
-def check_count(run, manifest, count, found):
+def check_count(run, manifest, count, findings):
     """As many images as images.json asks for are on disk or in records. count: those there are."""
     if manifest is None:
         return
     classes = manifest.get("identity", {}).get("classes")
     if "asked" not in manifest or not isinstance(classes, list):
         what = "images.json does not say" if manifest else "there is no images.json, which says"
-        found.unknown(f"{what} how many images were asked for")
+        findings.unknown(f"{what} how many images were asked for")
         return
     first, end = manifest["asked"]
     expected = len(classes) * (end - first)
     if count < expected and manifest.get("options", {}).get("allow_short_classes"):
-        found.unknown(f"{count} of {expected} images are there. Classes of fewer images are "
-                      "allowed, and nothing says how many each should have")
+        findings.unknown(f"{count} of {expected} images are there. Classes of fewer images are "
+                         "allowed, and nothing says how many each should have")
     elif count < expected:
-        found.problem(f"{run / 'images'}: {count} of {expected} images. Was recover stopped? "
-                      f"{_RECOVER}")
+        findings.problem(f"{run / 'images'}: {count} of {expected} images. Was recover stopped? "
+                         f"{_RECOVER}")
 
 
 # Labels
 
-def check_labels(folder, images, found, workers):
+def check_labels(folder, images, findings, workers):
     """Labels belong to the images, and every epoch that was asked for can be read.
 
     Returns the LabelStore, or None where labels.json cannot be read.
@@ -160,14 +160,15 @@ def check_labels(folder, images, found, workers):
         store = LabelStore(folder)
         return store, store.epochs
 
-    opened = found.attempt(open_store, folder)
+    opened = findings.attempt(open_store, folder)
     if opened is None:
         return None
     store, epochs = opened
     if images is None:
-        found.unknown(f"{folder}: whether the labels belong to the images, which cannot be opened")
+        findings.unknown(f"{folder}: whether the labels belong to the images, which cannot be "
+                         "opened")
     else:
-        found.attempt(store.check_images, images)
+        findings.attempt(store.check_images, images)
 
     def check_epoch(epoch):
         path = epoch_file(folder, epoch)
@@ -176,24 +177,24 @@ def check_labels(folder, images, found, workers):
             raise UserError(f"{path}: its plan is not the one that labels.json gives epoch "
                             f"{epoch}. Remove it. {_RELABEL}")
 
-    bad = found.each(check_epoch, epochs, workers)
+    bad = findings.each(check_epoch, epochs, workers)
     known = {epoch_file(folder, epoch) for epoch in epochs}
-    for path in entries(folder, found):
+    for path in entries(folder, findings):
         if path.name.startswith("epoch_") and path not in known:
-            found.problem(f"{path}: is no epoch of these labels. Remove it.")
-    check_epochs(store, epochs, [epoch for epoch in epochs if epoch not in bad], found)
+            findings.problem(f"{path}: is no epoch of these labels. Remove it.")
+    check_epochs(store, epochs, [epoch for epoch in epochs if epoch not in bad], findings)
     return store
 
 
-def check_epochs(store, epochs, good, found):
+def check_epochs(store, epochs, good, findings):
     """No epoch is missing that was asked for. epochs: those with a file. good: whole ones."""
     name = store.folder.name
     if store.store == "none" and not epochs:
-        found.say(f"{name}: their recipe, from which validate makes them")
+        findings.say(f"{name}: their recipe, from which validate makes them")
         return
     end, of = max([epoch + 1 for epoch in good], default=1), ""
     if store.asked is None:
-        found.unknown(f"{name}/labels.json does not say how many epochs were asked for")
+        findings.unknown(f"{name}/labels.json does not say how many epochs were asked for")
     else:
         end = store.asked[1]
         of = f" of {end}"
@@ -202,30 +203,30 @@ def check_epochs(store, epochs, good, found):
     gaps = [f"epoch {a + 1}" if b - a == 2 else f"epochs {a + 1} to {b - 1}"
             for a, b in itertools.pairwise(edges) if b - a > 1]
     if gaps:
-        found.problem(f"{store.folder}: {', '.join(gaps)}{of} missing. Was relabel stopped? "
-                      f"{_RELABEL}")
-    found.say(f"{name}: {len(good)}{of} epochs, each with its checksum and plan")
+        findings.problem(f"{store.folder}: {', '.join(gaps)}{of} missing. Was relabel stopped? "
+                         f"{_RELABEL}")
+    findings.say(f"{name}: {len(good)}{of} epochs, each with its checksum and plan")
 
 
 # Students
 
-def check_students(folder, images, stores, found, workers):
+def check_students(folder, images, stores, findings, workers):
     """Every student is finished, and belongs to the images and to labels. stores: LabelStores."""
     identities, students = {}, []
-    for path in entries(folder, found):
+    for path in entries(folder, findings):
         if path.is_dir():
             students.append(path)
         else:
-            found.attempt(check_file, path)
+            findings.attempt(check_file, path)
 
     def check_one(student):
         identities[student] = read_identity(student)
         check_student(student)
 
-    found.each(check_one, students, workers)
+    findings.each(check_one, students, workers)
     for student, identity in sorted(identities.items()):
-        check_origin(student, identity, images, stores, found)
-    found.say(f"students: {len(students)}")
+        check_origin(student, identity, images, stores, findings)
+    findings.say(f"students: {len(students)}")
 
 
 def read_identity(folder):
@@ -285,20 +286,20 @@ def _retrain(folder):
     return f"Remove {folder} and run the same validate command again."
 
 
-def check_origin(student, identity, images, stores, found):
+def check_origin(student, identity, images, stores, findings):
     """A student was trained on these images and on labels of a LabelStore in `stores`.
 
     identity: of read_identity.
     """
     trained_on, labels = identity
     if images is None:
-        found.unknown(f"{student}: whether it was trained on the images, which cannot be opened")
+        findings.unknown(f"{student}: whether it was trained on the images, which cannot be opened")
     elif trained_on != images.identity["files"]:
-        found.problem(f"{student}: was trained on other images than those in {images.folder}. Put "
-                      f"those back, or remove {student}.")
+        findings.problem(f"{student}: was trained on other images than those in {images.folder}. "
+                         f"Put those back, or remove {student}.")
 
     # A teacher that labels while the student trains stores none; labels of relabel have a seed.
     options = labels.get("options") if isinstance(labels, dict) else None
     stored = isinstance(options, dict) and "fkd_seed" in options
     if stored and labels not in [store.identity for store in stores]:
-        found.unknown(f"{student}: the labels that it was trained on are not in this run folder")
+        findings.unknown(f"{student}: the labels that it was trained on are not in this run folder")

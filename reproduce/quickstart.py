@@ -12,8 +12,8 @@ from utils import options
 from utils.errors import UserError, run_entry
 from utils.options import RoomOptions, option
 
-# The primary teacher comes first.
 SIDES = (16, 1024)  # least and largest --image-size
+# The primary teacher comes first.
 DIGITS_TEACHERS = ("resnet18", "mobilenet_v2", "shufflenet_v2_x0_5", "alexnet")
 
 
@@ -211,8 +211,7 @@ def list_steps(recipe, out, o):
     for name, folder in folders.items():
         steps.append((f"relabel: {name}", generate_soft_label, [
             "--teachers", *recipe.teachers, "--teacher-weights", teachers, *recipe.views,
-            *recipe.test,
-            "--epochs", recipe.epochs, "--output-dir", folder, *run]))
+            *recipe.test, "--epochs", recipe.epochs, "--output-dir", folder, *run]))
 
     for name, folder in folders.items():
         for seed in range(o.seeds):
