@@ -59,12 +59,13 @@ def test_the_protocols_as_published():
     assert (minimax.momentum, dc.momentum, dc.student) == (0.9, 0.9, "convnet3")
 
 
-@pytest.mark.parametrize(("epochs", "tests"), [
-    (3, [0, 1, 2]), (199, list(range(199))), (250, list(range(1, 250, 2))),
-    (1333, [*range(12, 1333, 13), 1332])])
-def test_epochs_that_are_tested(epochs, tests):
-    found = recipe("--epochs", str(epochs))
-    assert [epoch for epoch in range(epochs) if found.tests_after(epoch)] == tests
+@pytest.mark.parametrize(("epochs", "tests", "tested"), [
+    (3, 100, [0, 1, 2]), (199, 100, list(range(199))), (250, 100, list(range(1, 250, 2))),
+    (1333, 100, [*range(12, 1333, 13), 1332]), (300, 1, [299]), (300, 2, [149, 299])])
+def test_epochs_that_are_tested(epochs, tests, tested):
+    given = () if tests == 100 else ("--tests", str(tests))
+    found = recipe("--epochs", str(epochs), *given)
+    assert [epoch for epoch in range(epochs) if found.tests_after(epoch)] == tested
 
 
 def test_what_is_given_wins_and_is_noted():

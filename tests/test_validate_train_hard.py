@@ -18,7 +18,7 @@ from PIL import Image
 from data.images import square_crop
 from report.run_checks import check
 from utils.errors import UserError, run_entry
-from validate import hard_protocols, hard_training, student_folder
+from validate import hard_training, student_folder
 from validate.hard_experiment import spread, spread_words
 from validate.hard_training import Training
 from validate.train_hard import main
@@ -159,8 +159,7 @@ def test_stopped_and_resumed_equals_uninterrupted(trained, epochs, seconds, monk
 @pytest.mark.parametrize(("saved", "call"), [(4, 6), (3, 10), (5, 11)])
 def test_stopped_between_tests(made, monkeypatch, saved, call):
     """The sums since the last test go on, and so does a best test that the state does not know."""
-    monkeypatch.setattr(hard_protocols, "_TESTS", 5)
-    few, name = ["--epochs", "13", "--batch-size", "9"], f"between{saved}"
+    few, name = ["--epochs", "13", "--batch-size", "9", "--tests", "5"], f"between{saved}"
     main([*command(made, "whole"), *few])
     lines = metrics(made, "whole_seed0")
     assert [line["epoch"] for line in lines] == [1, 3, 5, 7, 9, 11, 12]

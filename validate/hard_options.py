@@ -53,6 +53,9 @@ class Method:
     epochs: int | None = option(
         None, "default: by images per class, from 3000 for one to 300; 300 for dc", group="size",
         type=options.positive_int)
+    tests: int | None = option(
+        None, "tests of a student, spread evenly over its epochs; the last epoch is always tested "
+        "(default: 100)", type=options.positive_int)
     batch_size: int | None = option(None, "images in an optimiser step (default: 64; 256 for dc)",
                                     type=options.positive_int)
     lr: float | None = option(None, "first learning rate (default: 1e-3 for igd, else 0.01)",
@@ -114,7 +117,8 @@ def recipe_of(o, images):
     method = o.method
     given = {"student": o.student.student, "seeds": o.run.seeds, "augment": method.augment,
              "mix_type": method.mix_type, "image_size": method.image_size,
-             "epochs": method.epochs, "batch_size": method.batch_size, "lr": method.lr}
+             "epochs": method.epochs, "tests": method.tests, "batch_size": method.batch_size,
+             "lr": method.lr}
     given = {name: value for name, value in given.items() if value is not None}
     return replace(protocol_recipe(o, images), **given)
 

@@ -12,7 +12,6 @@ AUGMENT = ("imagenet", "dc", "none")  # see validate.hard_views
 
 # (most images per class, epochs); beyond the last line 300
 _EPOCHS = ((1, 3000), (10, 2000), (50, 1500), (200, 1000), (500, 500))
-_TESTS = 100  # of a student, spread evenly over its epochs
 
 
 @dataclass(frozen=True)
@@ -21,8 +20,9 @@ class Recipe:
 
     student: the network. image_size: side S in pixels, None for the images' own. augment: one of
     AUGMENT. mix_type: cutmix on every batch, or none. epochs: None where they follow
-    from the images per class. weight_decay_on, momentum: as in validate.options. milestones, gamma:
-    of the learning rate, see utils.schedules.milestones. seeds: of the students.
+    from the images per class. tests: of a student, spread evenly over its epochs. weight_decay_on,
+    momentum: as in validate.options. milestones, gamma: of the learning rate, see
+    utils.schedules.milestones. seeds: of the students.
     """
 
     student: str
@@ -37,6 +37,7 @@ class Recipe:
     milestones: tuple
     gamma: float
     seeds: tuple
+    tests: int = 100
     momentum: float = 0.9
     weight_decay_on: str = "all"
 
@@ -45,8 +46,8 @@ class Recipe:
         return self.lr * schedules.milestones(epoch, self.epochs, self.milestones, self.gamma)
 
     def tests_after(self, epoch):
-        """Whether the student is tested after this epoch: every max(1, epochs // 100), and last."""
-        every = max(1, self.epochs // _TESTS)
+        """Whether a student is tested after this epoch: every max(1, epochs // tests), and last."""
+        every = max(1, self.epochs // self.tests)
         return (epoch + 1) % every == 0 or epoch + 1 == self.epochs
 
 
