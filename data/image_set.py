@@ -1,4 +1,4 @@
-"""Labelled images, real or distilled: ImageNet-style folders, CIFAR-10/100, scikit-learn's digits.
+"""Labelled images, real or distilled: ImageNet-style folders, and datasets that libraries know.
 
 open_real opens a split of a dataset, open_distilled the images of a run or of another tool. Both
 give an ImageSet.
@@ -22,11 +22,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from data import library_datasets
 from data.augment import to_device
 from data.images import SUFFIXES, decode, sized, to_tensor
 from data.names import DATASETS, crop_rule, default_image_size, has_flips
 from data.run_folder import read_manifest
-from utils.distributed import first_on_node, print0
+from utils.distributed import print0
 from utils.errors import UserError
 from utils.files import damaged, free_bytes, sha256_file
 from utils.progress import progress_bar
@@ -34,7 +35,6 @@ from utils.progress import progress_bar
 _WNID = re.compile(r"n\d{8}")
 _NUMBERED = re.compile(r"new\d+")
 _INSIDE = {"train": ("train",), "test": ("test", "val")}  # class folders, in a dataset's folder
-_DIGITS_TEST = 500
 _SHARE_OF_GPU = 0.5  # of its free memory that decoded images may take
 _BLOCK = 10_000  # images handed to threads at once: the queue for a million would take a gigabyte
 _HASHED = 5_000  # files of a set that contents_hash reads: ImageNet whole would take minutes
@@ -303,7 +303,7 @@ def _room(shape, folder):
 def open_real(dataset, split, root=None, image_size=None, classes=None, workers=4, crop="auto"):
     """The "train" or "test" split of a dataset as an ImageSet.
 
-    root: the class folders (imagefolder), or where torchvision keeps CIFAR; digits need none.
+    root: the class folders (imagefolder), or where torchvision keeps the data; digits need none.
     classes: class names in head order that the images must follow (default: sorted folder names).
     Where these are wnids, folders of other classes beside them are left alone. crop: one of
     data.names.CROPS, of images that are files. Raises UserError for a wrong path, an empty class
@@ -318,7 +318,7 @@ def open_real(dataset, split, root=None, image_size=None, classes=None, workers=
                             "the scripts).")
         return _open_folder(Path(root), split, image_size, classes, workers, crop)
 
-    own, arrays, labels = _digits(split) if dataset == "digits" else _cifar(dataset, split, root)
+    own, arrays, labels = library_datasets.load(dataset, split, root)
     if classes is not None and list(classes) != own:
         raise UserError(f"{dataset} has the classes {', '.join(own)}; expected "
                         f"{', '.join(classes)}. Is this another dataset than the one that was "
@@ -423,7 +423,7 @@ def typical_side(images):
 def note_enlarged(images):
     """Print a note where training images are enlarged more than twice to the ImageSet's size.
 
-    The sizes that CIFAR and digits have by default are meant.
+    The sizes that other datasets than image folders have by default are meant.
     """
     size, side = images.image_size, typical_side(images)
     meant = images.dataset != "imagefolder" and size == default_image_size(images.dataset)
@@ -533,37 +533,3 @@ def is_numbered(classes):
 def is_wnids(classes):
     """Whether all class names are WordNet ids such as n01440764."""
     return all(_WNID.fullmatch(name) for name in classes)
-
-
-@functools.lru_cache(maxsize=2)
-def _digits(split):
-    """scikit-learn's 1797 digits (8x8, 17 grey levels): 1297 to train, 500 to test, stratified."""
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    digits = load_digits()
-    train, test = train_test_split(np.arange(len(digits.target)), test_size=_DIGITS_TEST,
-                                   stratify=digits.target, random_state=0)
-    index = np.sort(train if split == "train" else test)
-    grey = np.rint(digits.images[index] * (255 / 16)).astype(np.uint8)
-    return [str(d) for d in range(10)], np.repeat(grey[..., None], 3, axis=3), digits.target[index]
-
-
-def _cifar(dataset, split, root):
-    from torchvision import datasets
-
-    if root is None:
-        raise UserError(f"--dataset {dataset}: a folder is needed: give --train-dir (or "
-                        "--val-dir; TRAIN_DIR and VAL_DIR in the scripts), where torchvision keeps "
-                        "or will download the data.")
-    kind = datasets.CIFAR10 if dataset == "cifar10" else datasets.CIFAR100
-    try:
-        with first_on_node():
-            missing = not Path(root, kind.base_folder).is_dir()
-            cifar = kind(str(root), train=split == "train", download=missing)
-    except UserError:
-        raise
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"{root}: {dataset} is not there and could not be downloaded ({error}). "
-                        f"Put torchvision's {kind.base_folder} folder there.") from None
-    return cifar.classes, cifar.data, cifar.targets

@@ -2,7 +2,7 @@
 
 import functools
 
-DATASETS = ("imagefolder", "cifar10", "cifar100", "digits")
+DATASETS = ("imagefolder", "cifar10", "cifar100", "fashion_mnist", "digits")
 LABEL_FORMATS = ("fp16", "fp32", "int8", "topk")
 CROPS = ("auto", "validation", "square")  # of real image files, see crop_rule
 MIXES = {"cutmix": 1.0, "mixup": 0.8, "none": 1.0}  # alpha of Beta(alpha, alpha) by default (SRe2L)
@@ -13,7 +13,7 @@ AUGMENT_WORDS = (
 
 
 def default_image_size(dataset):
-    """224 for image folders, 32 for CIFAR and digits."""
+    """224 for image folders, 32 for other datasets."""
     return 224 if dataset == "imagefolder" else 32
 
 

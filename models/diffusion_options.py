@@ -19,7 +19,7 @@ from utils.precision import Arithmetic
 _SMALL = {"sample_size": 32, "patch_size": 2, "width": 384, "layers": 12, "heads": 6,
           "steps": 100_000, "batch_size": 128, "lr": 1e-4, "ema": 0.9999}
 RECIPES = {
-    "imagefolder": _SMALL, "cifar10": _SMALL, "cifar100": _SMALL,
+    **dict.fromkeys(("imagefolder", "cifar10", "cifar100", "fashion_mnist"), _SMALL),
     "digits": {"sample_size": 8, "patch_size": 2, "width": 64, "layers": 6, "heads": 4,
                "steps": 2800, "batch_size": 128, "lr": 5e-3, "ema": 0.995},
 }
@@ -32,8 +32,8 @@ class Data:
 
     dataset: str = option("imagefolder", "digits needs no folder", group="data", choices=DATASETS)
     train_dir: Path | None = option(
-        None, "training images: one folder per class, or the folder of CIFAR", group="data",
-        changes_result=False, type=options.path)
+        None, "training images: one folder per class, or the folder of CIFAR or Fashion-MNIST",
+        group="data", changes_result=False, type=options.path)
     classes: str | None = option(
         None, "list of class folders, in the order of the labels: imagenette, imagewoof, imageidc "
         "or a text file with one in each line (default: all folders, sorted)", group="data",

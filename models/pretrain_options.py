@@ -21,8 +21,8 @@ from utils.errors import UserError
 from utils.options import RoomOptions, SharedRun, option
 
 # torchvision's ResNet reference for large images; one-cycle recipes for small ones, that is for
-# CIFAR and for folders below SMALL pixels. Their gradients are clipped: on 10,000 images of
-# Fashion-MNIST, 28 px, ResNet-18 (4 epochs), MobileNetV2 (8) and ShuffleNetV2-0.5 (10) got 83.7,
+# CIFAR, Fashion-MNIST and folders below SMALL pixels. Their gradients are clipped: on 10,000 images
+# of Fashion-MNIST, 28 px, ResNet-18 (4 epochs), MobileNetV2 (8) and ShuffleNetV2-0.5 (10) got 83.7,
 # 83.5 and 83.2 % with it, 75.6, 68.2 and 77.0 % without.
 RECIPES = {
     "large": {"epochs": 90, "batch_size": 256, "lr": 0.1, "weight_decay": 1e-4, "warmup": 0.05},
@@ -80,12 +80,13 @@ class Data:
 
     dataset: str = option("imagefolder", "digits needs no folder", group="data", choices=DATASETS)
     train_dir: Path | None = option(
-        None, "training images: one folder per class, or the folder of CIFAR", group="data",
+        None, "training images: one folder per class, or the folder of CIFAR or Fashion-MNIST",
+        group="data", changes_result=False, type=options.path)
+    val_dir: Path | None = option(
+        None, "test images (CIFAR, Fashion-MNIST: default --train-dir)", group="data",
         changes_result=False, type=options.path)
-    val_dir: Path | None = option(None, "test images (CIFAR: default --train-dir)", group="data",
-                                  changes_result=False, type=options.path)
     image_size: int | None = option(
-        None, "side in pixels (default: 224, or 32 for CIFAR and digits)", group="data",
+        None, "side in pixels (default: 224 for image folders, else 32)", group="data",
         type=options.side)
     crop: str = option(
         "auto", "of image files that do not have this size, where no random crop is taken: "
@@ -111,8 +112,8 @@ class Views:
     """How the training images are shown."""
 
     augment: str | None = option(
-        None, f"how images are cut; {AUGMENT_WORDS} (default: shift for CIFAR, digits and folders "
-        "below 64 px, else crop). Where images are shifted or whole, all are kept decoded",
+        None, f"how images are cut; {AUGMENT_WORDS} (default: crop for folders from 64 px on, else "
+        "shift). Where images are shifted or whole, all are kept decoded",
         choices=AUGMENTS)
     flip_prob: float | None = option(
         None, "probability of mirroring (default: 0.5, or 0 for digits)", type=options.fraction)
@@ -123,10 +124,10 @@ class Optimisation:
     """How every network is trained; NAME_for holds (network, value) pairs for single ones."""
 
     epochs: int | None = option(
-        None, "default: 90, 30 for CIFAR and folders below 64 px, 10 for digits", group="size",
+        None, "default: 90 for folders from 64 px on, 10 for digits, else 30", group="size",
         type=options.positive_int)
     batch_size: int | None = option(
-        None, "default: 256, 128 for CIFAR and folders below 64 px, 64 for digits", group="size",
+        None, "default: 256 for folders from 64 px on, 64 for digits, else 128", group="size",
         type=options.positive_int)
     lr: float | None = option(
         None, "highest learning rate (default: 0.1, digits 0.05; networks without BatchNorm a "
@@ -136,9 +137,9 @@ class Optimisation:
     dropout: float | None = option(
         None, "probability in the dropout layers while a network trains (default: the "
         "architecture's own)", type=options.fraction)
-    clip_norm: float | None = option(None, "largest norm of the gradient (default: 1 for CIFAR and "
-                                     "folders below 64 px, else none)",
-                                     type=options.positive_float)
+    clip_norm: float | None = option(
+        None, "largest norm of the gradient (default: none for folders from 64 px on and digits, "
+        "else 1)", type=options.positive_float)
     init: str | None = option(
         None, "own: as the library initialises the network; he: He et al. 2015 but for the head "
         "(default: own)", type=_initialisation)

@@ -32,7 +32,7 @@ def steps_per_epoch(count, batch_size):
 
 
 class MemoryBatches:
-    """Decoded images (CIFAR, digits, small folders), shifted and mirrored.
+    """Decoded images (datasets in memory, small folders), shifted and mirrored.
 
     images: an ImageSet. pad: largest shift in pixels, as of RandomCrop(S, padding=pad), black
     outside; 0: images stay whole. flip_prob: probability of mirroring.

@@ -26,15 +26,16 @@ class Data:
 
     dataset: str = option("imagefolder", "digits needs no folder", group="data", choices=DATASETS)
     train_dir: Path | None = option(
-        None, "real training images: one folder per class, or the folder of CIFAR; --start noise "
-        "with --classes needs none", group="data", changes_result=False, type=options.path)
+        None, "real training images: one folder per class, or the folder of CIFAR or "
+        "Fashion-MNIST; --start noise with --classes needs none", group="data",
+        changes_result=False, type=options.path)
     classes: str | None = option(
         None, "imagenette, imagewoof, imageidc, a text file with a class folder in each line, or "
         "class folders with commas between them: the classes to distil, in this order (default: "
         "all)", group="data", metavar="LIST")
     image_size: int | None = option(
-        None, "side in pixels (default: what the teachers' files were trained at; else 224, or 32 "
-        "for CIFAR and digits)", group="data", type=options.side)
+        None, "side in pixels (default: what the teachers' files were trained at; else 224 for "
+        "image folders, 32 for others)", group="data", type=options.side)
     crop: str = option(
         "auto", "of real image files that do not have this size: validation keeps 224/256 of the "
         "short side, square keeps all of it, auto: square below 64 px", choices=CROPS)

@@ -1,7 +1,7 @@
 #!/bin/sh
 # DAP: images from a diffusion model, guided towards real ones.   sh recover_dap.sh [--option ...]
 ROOT=$(CDPATH= cd "$(dirname "$0")/.." && pwd)     # the project's root
-DATASET=${DATASET:-imagefolder}                    # or digits cifar10 cifar100
+DATASET=${DATASET:-imagefolder}                    # or digits fashion_mnist cifar10 cifar100
 BACKBONE=${BACKBONE:-}                             # dit sd pixel-dit; empty: dit, digits pixel-dit
 WEIGHTS=${WEIGHTS:-}                               # hub name or folder; empty: the published ones
 CLASSES=${CLASSES:-}                               # imagenette imagewoof imageidc, or a file

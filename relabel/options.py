@@ -26,9 +26,9 @@ class Data:
         None, "distilled images, one folder per class, of any tool (default: OUTPUT_DIR/images)",
         group="data", changes_result=False, type=options.path)
     val_dir: Path | None = option(
-        None, "real test images, one folder per class, or the folder of CIFAR: every teacher is "
-        "measured on about 1000 of them before it labels; digits need none", group="data",
-        changes_result=False, type=options.path)
+        None, "real test images, one folder per class, or the folder of CIFAR or Fashion-MNIST: "
+        "every teacher is measured on about 1000 of them before it labels; digits need none",
+        group="data", changes_result=False, type=options.path)
     fkd_path: Path | None = option(
         None, "where the labels go (default: OUTPUT_DIR/labels)", group="data",
         changes_result=False, type=options.path)

@@ -70,7 +70,8 @@ class Slices:
                            type=options.count, metavar="I")
     train_dir: Path | None = option(
         None, "where the start images are: the training images or those of recover's --start-dir, "
-        "one folder per class, or CIFAR's folder", group="data", type=options.path)
+        "one folder per class, or the folder of CIFAR or Fashion-MNIST", group="data",
+        type=options.path)
 
 
 @dataclass(frozen=True)

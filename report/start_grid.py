@@ -45,7 +45,7 @@ class StartImages:
 
     A start is a file "CLASS FOLDER/FILE", or a number in a dataset that lies in memory. One that
     was mirrored is shown as it was before. run: the run folder. size: side in pixels. train_dir:
-    the folder of class folders that the starts came from, or CIFAR's folder.
+    the folder of class folders that the starts came from, or that of a dataset.
     """
 
     def __init__(self, run, size, train_dir=None):

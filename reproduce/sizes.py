@@ -35,7 +35,7 @@ class Sizes:
         None, "name or folder of the diffusion model, for DAP (default: the published one; other "
         "data than image folders: one is trained first)", group="data")
     image_size: int | None = option(
-        None, "side in pixels (default: 224, or 32 for CIFAR and digits)", group="data",
+        None, "side in pixels (default: 224 for image folders, else 32)", group="data",
         type=options.positive_int)
     output_dir: Path | None = option(
         None, "folder of the run folders (default: results/tables, for other data "

@@ -1,9 +1,6 @@
-import hashlib
 import os
-import pickle
 from pathlib import Path
 
-import numpy as np
 import pytest
 import tiny
 import torch
@@ -369,7 +366,7 @@ def test_other_order_of_the_same_classes(folder):
         distilled.ordered_as(["owl", "cat"])
 
 
-# Datasets of libraries
+# Images that are enlarged
 
 def test_the_typical_side_of_stored_pictures(tmp_path):
     for i, side in enumerate((20, 24, 28, 90)):
@@ -390,46 +387,3 @@ def test_images_that_are_enlarged_are_noted(tmp_path, capsys):
         note_enlarged(open_real(dataset, "train", root, size))
         printed = capsys.readouterr().out
         assert note in printed if note else not printed
-
-
-def test_digits_are_real_stratified_and_fixed():
-    train, test = (open_real("digits", split) for split in ("train", "test"))
-    assert (len(train), len(test), train.image_size, train.flips) == (1297, 500, 32, False)
-    assert np.bincount(test.labels).tolist() == [50, 51, 49, 51, 50, 51, 50, 50, 48, 50]
-    # The split must stay the same for results to be comparable.
-    pixels, held_out = train.source.arrays, test.source.arrays
-    digest = hashlib.sha256(held_out.tobytes() + test.labels.numpy().tobytes()).hexdigest()
-    assert digest.startswith("5b38d16a1f01028b"), digest
-    assert pixels.max() == 255
-    assert len(np.unique(pixels)) == 17  # grey levels
-    assert not {a.tobytes() for a in pixels} & {a.tobytes() for a in held_out}
-
-
-def test_cifar_folder_through_torchvision(tmp_path, monkeypatch):
-    from torchvision.datasets import CIFAR10
-
-    folder = tmp_path / CIFAR10.base_folder
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
-        pixels = random.integers(0, 256, (4, 3072), dtype=np.uint8)
-        (folder / name).write_bytes(pickle.dumps({"data": pixels, "labels": [0, 3, 9, 3]}))
-    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship",
-             "truck"]
-    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": names}))
-    monkeypatch.setattr(CIFAR10, "_check_integrity", lambda _: True)
-    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
-
-    train = open_real("cifar10", "train", tmp_path)
-    assert (len(train), train.classes, train.image_size) == (20, names, 32)
-    assert train.by_class[3].tolist() == [1, 3, 5, 7, 9, 11, 13, 15, 17, 19]
-    first = pickle.loads((folder / "data_batch_1").read_bytes())["data"][0]
-    assert torch.equal(train.image(0), torch.from_numpy(first.reshape(3, 32, 32)))
-
-
-def test_cifar_without_data_or_folder(tmp_path):
-    with pytest.raises(UserError, match="--dataset cifar10: a folder is needed"):
-        open_real("cifar10", "train")
-    (tmp_path / "cifar-10-batches-py").mkdir()
-    with pytest.raises(UserError, match="cifar10 is not there"):
-        open_real("cifar10", "train", tmp_path)

@@ -8,11 +8,12 @@ def plan(*words):
     return make_plan(parse(["--output-dir", "x", *words]))
 
 
-def test_recipes():
-    digits, cifar = plan("--dataset", "digits"), plan("--dataset", "cifar10")
+@pytest.mark.parametrize("dataset", ["cifar10", "cifar100", "fashion_mnist"])
+def test_recipes(dataset):
+    digits, small = plan("--dataset", "digits"), plan("--dataset", dataset)
     assert (digits.sample_size, digits.flip_prob) == (8, 0)
-    assert (cifar.sample_size, cifar.flip_prob, cifar.steps) == (32, 0.5, 100_000)
-    assert plan() == cifar
+    assert (small.sample_size, small.flip_prob, small.steps) == (32, 0.5, 100_000)
+    assert plan() == small
 
 
 def test_what_is_given_wins_over_the_recipe():

@@ -1,5 +1,7 @@
 """Tiny data that the tests make: image folders, run folders with labels, random teachers."""
 
+import gzip
+
 import numpy as np
 import torch
 from PIL import Image
@@ -23,6 +25,24 @@ def image_folder(root, classes=WNIDS, per_class=3, size=(80, 64), seed=0):
             image = coarse.resize(size, Image.Resampling.BICUBIC)
             image.save(root / name / f"img_{i:03d}.JPEG", quality=92)
     return root
+
+
+def fashion_files(folder, per_class=2, packed=False):
+    """Idx files as Fashion-MNIST has them: `per_class` images of each class to train, one to test.
+
+    Returns the pixels {split: uint8 [N, 28, 28]} and the labels {split: uint8 [N]}.
+    """
+    random, pixels, labels = np.random.default_rng(0), {}, {}
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, part, count in (("train", "train", 10 * per_class), ("test", "t10k", 10)):
+        pixels[split] = random.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        labels[split] = random.permutation(count).astype(np.uint8) % 10
+        for name, array in (("images-idx3", pixels[split]), ("labels-idx1", labels[split])):
+            header = bytes((0, 0, 8, array.ndim)) + np.array(array.shape, ">i4").tobytes()
+            with (gzip.open(folder / f"{part}-{name}-ubyte.gz", "wb") if packed else
+                  open(folder / f"{part}-{name}-ubyte", "wb")) as file:
+                file.write(header + array.tobytes())
+    return pixels, labels
 
 
 def distilled_folder(root, train, classes, per_class, size=32):

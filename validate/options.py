@@ -86,8 +86,8 @@ class Images:
         None, "distilled images (default: OUTPUT_DIR/images)", changes_result=False,
         type=options.path)
     val_dir: Path | None = option(
-        None, "real test images: one folder per class, or the folder of CIFAR", group="data",
-        changes_result=False, type=options.path)
+        None, "real test images: one folder per class, or the folder of CIFAR or Fashion-MNIST",
+        group="data", changes_result=False, type=options.path)
     val_cache: Path | str | None = option(
         None, "where decoded test images of a folder are kept for all runs (ImageNet at 224 px: "
         "7.5 GB); none: every run decodes them into memory (default: .cache beside OUTPUT_DIR, or "
@@ -107,7 +107,7 @@ class Data(Images):
         type=options.path)
     image_size: int | None = option(
         None, "side of the test images; read by --evaluate alone, where neither the checkpoint nor "
-        "distilled images give it (default: 224, or 32 for CIFAR and digits)",
+        "distilled images give it (default: 224 for image folders, else 32)",
         type=options.positive_int, metavar="PIXELS")
     crop: str = option(
         "auto", "of test image files that do not have this size: validation keeps 224/256 of the "

@@ -31,14 +31,14 @@ class Data:
 
     dataset: str = option("imagefolder", "digits needs no folder", group="data", choices=DATASETS)
     train_dir: Path | None = option(
-        None, "real training images: one folder per class, or the folder of CIFAR", group="data",
-        changes_result=False, type=options.path)
+        None, "real training images: one folder per class, or the folder of CIFAR or Fashion-MNIST",
+        group="data", changes_result=False, type=options.path)
     classes: str | None = option(
         None, "imagenette, imagewoof, imageidc, or a text file with a class folder in each line: "
         "the classes to distil, in this order (default: all)", group="data", metavar="LIST")
     image_size: int | None = option(
-        None, "side in pixels that images are saved at (default: --sample-size, or 32 for CIFAR "
-        "and digits)", group="data", type=options.positive_int)
+        None, "side in pixels that images are saved at (default: --sample-size for image folders, "
+        "else 32)", group="data", type=options.positive_int)
     image_format: str = option("png", "format of the images", choices=("png", "jpg"))
 
 
