@@ -42,6 +42,8 @@ NET_RECIPES = {
     ("digits", "shufflenet_v2_x0_5"): {"epochs": 16},
     ("digits", "alexnet"): {"epochs": 4, "lr": 0.06, "dropout": 0.0, "clip_norm": 1.0,
                             "init": "he", "input_resize": 64},
+    ("fashion_mnist", "efficientnet_b0"): {"dropout": 0.0, "init": "he"},
+    ("fashion_mnist", "alexnet"): {"dropout": 0.0, "init": "he", "input_resize": 64},
 }
 
 

@@ -50,7 +50,7 @@ def verdict(higher, lower, deviation):
 def judge(claims, values, papers, titles):
     """Judge each claim: a list of {"higher", "lower", "paper", "difference", "error", "verdict"}.
 
-    higher and lower are titles, paper is the difference in the paper.
+    higher and lower are titles, paper is the difference in the paper, None where it gives none.
     claims: objects whose higher and lower are names of cells; a claim about a cell without values
     is left out. values: {cell: numbers over seeds}. papers, titles: {cell: the paper's number, its
     title}.
@@ -61,6 +61,11 @@ def judge(claims, values, papers, titles):
         if higher in values and lower in values:
             word, difference, error = verdict(values[higher], values[lower], deviation)
             judged.append({"higher": titles[higher], "lower": titles[lower],
-                           "paper": papers[higher] - papers[lower], "difference": difference,
+                           "paper": _difference(papers[higher], papers[lower]),
+                           "difference": difference,
                            "error": error, "verdict": word})
     return judged
+
+
+def _difference(higher, lower):
+    return None if None in (higher, lower) else higher - lower

@@ -104,7 +104,7 @@ def graph(cells, sizes):
             before = ()
             for command in _chain(cell, sizes, seed):
                 networks = networks_needed(command.stage, command.resolved())
-                teachers = tuple(_squeeze(name, sizes) for name in networks
+                teachers = tuple(squeeze(name, sizes) for name in networks
                                  if sizes.trains_teachers)
                 if command.stage == "dap" and sizes.trains_diffusion:
                     teachers = (_diffusion(sizes),)
@@ -221,12 +221,13 @@ def _chain(cell, sizes, seed):
     return [*commands, student(cell, sizes, seed)]
 
 
-def _squeeze(name, sizes):
+def squeeze(name, sizes):
     """The command that trains one teacher."""
     folder = Path(sizes.teachers)
     values = {"dataset": sizes.dataset,
               **_given(train_dir=sizes.train_dir, image_size=sizes.image_size),
-              "teachers": [name], "output_dir": folder, **_given(threads=sizes.threads)}
+              "teachers": [name], "output_dir": folder,
+              **_given(epochs=sizes.teacher_epochs, threads=sizes.threads)}
     return Command("squeeze", folder / name, f"squeeze: {name}", values)
 
 

@@ -3,11 +3,14 @@
 #     sh digits.sh [table2] [table3]
 # Below an hour on 2 cores. CSV_DIR=results/measured keeps the numbers that docs/results.md shows.
 ROOT=$(CDPATH= cd "$(dirname "$0")/.." && pwd)     # the project's root
+LABORATORY=digits
+TRAIN_DIR=                                         # digits need no folder
 SEEDS=${SEEDS:-0 1 2}                              # of images, labels and student together
 IPC=${IPC:-}                                       # images per class; empty: Table 2 10, Table 3 5
-ITERATION=${ITERATION:-100}                        # steps of the longest slices
-EPOCHS=${EPOCHS:-}                                 # likewise; empty: Table 2 50, Table 3 60
-OUTPUT_DIR=${OUTPUT_DIR:-$ROOT/results/digits_lab} # run folders, report.md, digits_lab.png
+ITERATION=${ITERATION:-}                           # steps of the longest slices; empty: 100
+EPOCHS=${EPOCHS:-}                                 # empty: Table 2 50, Table 3 60
+TEACHER_WEIGHTS=${TEACHER_WEIGHTS:-}               # their folder; empty: they are trained first
+OUTPUT_DIR=${OUTPUT_DIR:-$ROOT/results/lab_digits} # run folders, report.md, lab.png
 CSV_DIR=${CSV_DIR:-$OUTPUT_DIR}                    # digits_table2.csv, digits_table3.csv
 THREADS=${THREADS:-}                               # of the CPU
 # ---- nothing to edit below ----
@@ -17,6 +20,9 @@ cd "$ROOT"
 . ./utils/launch.sh
 NGPU=1
 # shellcheck disable=SC2086 # the seeds are a list of numbers
-launch reproduce.digits_lab --seeds $SEEDS --iteration "$ITERATION" --output-dir "$OUTPUT_DIR" \
-    --csv-dir "$CSV_DIR" ${IPC:+--ipc "$IPC"} ${EPOCHS:+--epochs "$EPOCHS"} \
+launch reproduce.laboratory "$LABORATORY" --seeds $SEEDS --output-dir "$OUTPUT_DIR" \
+    --csv-dir "$CSV_DIR" ${TRAIN_DIR:+--train-dir "$TRAIN_DIR"} ${IPC:+--ipc "$IPC"} \
+    ${ITERATION:+--iteration "$ITERATION"} ${EPOCHS:+--epochs "$EPOCHS"} \
+    ${TEACHER_WEIGHTS:+--teacher-weights "$TEACHER_WEIGHTS"} \
+    ${DIFFUSION_WEIGHTS:+--diffusion-weights "$DIFFUSION_WEIGHTS"} \
     ${THREADS:+--threads "$THREADS"} "$@"

@@ -1,16 +1,16 @@
-"""Rewrite the generated parts of docs/results.md: Tables 2 and 3 and DAP on digits.
+"""Rewrite the generated parts of docs/results.md: the laboratories, and DAP on digits.
 
     python -m reproduce.document
 
 A part is between <!-- begin NAME --> and <!-- end NAME -->. Its numbers come from
-results/measured/digits_TABLE.csv.
+results/measured/LABORATORY_PART.csv.
 """
 
 import csv
 import re
 
 from reproduce import ROOT, dap_report, lab_report
-from reproduce.digits_lab import TABLES
+from reproduce.laboratory import LABORATORIES
 from utils.errors import UserError, run_entry
 from utils.files import write_bytes
 from utils.options import Parser
@@ -23,20 +23,17 @@ _PART = re.compile(r"(<!-- begin (\S+) -->\n).*?(<!-- end \2 -->)", re.S)
 def main(argv=None):
     parser = Parser(prog="reproduce.document", description=f"Rewrite the tables of {FILE.name}.")
     parser.parse_args(argv)
-    rewrite(FILE, digits_parts())
+    rewrite(FILE, measured_parts())
 
 
-def digits_parts():
-    """{part: text} of what the laboratory measured, and what that says of the paper's orderings."""
+def measured_parts():
+    """{part: text} of what was measured, and what that says of the paper's orderings."""
     parts = {}
-    for name, table in TABLES.items():
-        path = MEASURED / f"digits_{name}.csv"
-        lines = lab_report.read_csv(path)
-        parts[f"digits-{name}"] = (
-            f"`CSV_DIR=results/measured sh reproduce/digits.sh {name}`: "
-            f"{lab_report.sizes_words(lines)}. Per seed: "
-            f"[{path.name}](../results/measured/{path.name}).\n\n"
-            f"{lab_report.markdown(table, lines)}")
+    for laboratory in LABORATORIES.values():
+        for name in laboratory.parts:
+            path = MEASURED / f"{laboratory.name}_{name}.csv"
+            if path.exists():
+                parts[f"{laboratory.name}-{name}"] = laboratory_part(laboratory, name, path)
     path = MEASURED / "digits_dap.csv"
     parts["digits-dap"] = (
         "`DATASET=digits sh reproduce/table_dap.sh`, then `python -m reproduce.dap_report "
@@ -45,6 +42,15 @@ def digits_parts():
         f"{dap_report.markdown(dap_report.read_csv(path))}")
     parts["digits-ablation-dap"] = ablation_part(MEASURED / "digits_ablation_dap.csv")
     return parts
+
+
+def laboratory_part(laboratory, name, path):
+    """A part of a laboratory as Markdown. path: the CSV file that it wrote."""
+    lines = lab_report.read_csv(path)
+    return (f"`CSV_DIR=results/measured {laboratory.script} {name}`: "
+            f"{lab_report.sizes_words(lines)}. Per seed: "
+            f"[{path.name}](../results/measured/{path.name}).\n\n"
+            f"{lab_report.markdown(laboratory, name, lines)}")
 
 
 def ablation_part(path):

@@ -1,5 +1,5 @@
-"""What the digits laboratory measured: rows with standard errors, a verdict per ordering of the
-paper, and a picture."""
+"""What a laboratory measured: rows with standard errors, a verdict per ordering of the paper, and a
+picture."""
 
 import csv
 import statistics
@@ -13,40 +13,42 @@ from report.verdicts import (
     standard_error,
 )
 from utils.files import write_bytes, written_whole
+from utils.plots import save_figure
 
-COLUMNS = ("row", "seed", "ipc", "iteration", "epochs", "best_top1", "last_top1")
+_WHOLE = ("seed", "ipc", "iteration", "epochs")
 
 
-def write_csv(lines, path, columns=COLUMNS):
-    """Write a line per row and seed. lines: dicts with these columns."""
+def write_csv(lines, path, columns=None):
+    """Write a line per row and seed. lines: dicts with these columns (default: those they have)."""
     with written_whole(path) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer = csv.DictWriter(file, columns or list(lines[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(lines)
 
 
 def read_csv(path):
-    """The lines that write_csv wrote, with numbers as numbers."""
+    """The lines that write_csv wrote, with numbers as numbers and None for what is empty."""
     def value(name, text):
-        return text if name == "row" else float(text) if "top1" in name else int(text)
+        if name == "row" or not text:
+            return text or None
+        return int(text) if name in _WHOLE else float(text)
 
     with open(path, newline="") as file:
         return [{name: value(name, text) for name, text in line.items()}
                 for line in csv.DictReader(file)]
 
 
-def write_report(tables, measured, folder):
-    """Write digits_lab.png and report.md into `folder`, and print the text.
+def write_report(laboratory, measured, folder):
+    """Write lab.png and report.md into `folder`, and print the text.
 
-    tables: {name: Table}. measured: {name: lines}.
+    measured: {part: lines}.
     """
-    draw(tables, measured, folder / "digits_lab.png")
-    sections = [f"## {name}: {sizes_words(lines)}\n\n{markdown(tables[name], lines)}"
+    save_figure(draw(laboratory, measured), folder / "lab.png", dpi=120)
+    sections = [f"## {name}: {sizes_words(lines)}\n\n{markdown(laboratory, name, lines)}"
                 for name, lines in measured.items()]
     text = "\n\n".join(sections)
     report = folder / "report.md"
-    page = f"# Tables 2 and 3 on digits\n\n{text}\n\n![rows](digits_lab.png)\n"
-    write_bytes(report, page.encode())
+    write_bytes(report, f"# {laboratory.title}\n\n{text}\n\n![rows](lab.png)\n".encode())
     print(f"\n{text}\n\nReport: {report}", flush=True)
 
 
@@ -59,16 +61,57 @@ def sizes_words(lines):
             f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'} of images, labels and student")
 
 
-def markdown(table, lines):
-    """The rows of a table and its verdicts, as Markdown."""
+def markdown(laboratory, name, lines):
+    """The rows of a part and its verdicts, as Markdown."""
+    part = laboratory.parts[name]
+    values = by_row(lines, f"{part.judged}_top1")
+    students = _students(part.table, values)
+    table = _wide(part, lines, values, students) if students else _long(part, lines, laboratory)
+    return "\n".join([*table, "", *verdict_lines(laboratory, part, values)])
+
+
+def _long(part, lines, laboratory):
+    """A line per row: the best test and the last one."""
     best, last = by_row(lines, "best_top1"), by_row(lines, "last_top1")
-    text = ["| row | the paper, ImageNet-1K | digits, mean ± standard error | last epoch |",
-            "|---|---|---|---|"]
+    text = [f"| row | the paper, ImageNet-1K | {laboratory.title.lower()}, mean ± standard error "
+            "| last epoch |", "|---|---|---|---|"]
     for row in best:
-        cell = table.cell(row)
-        text.append(f"| {_label(cell)} | {cell.paper:g} | {_with_error(best[row])} "
+        cell = part.table.cell(row)
+        text.append(f"| {_label(cell)} | {_paper(cell)} | {_with_error(best[row])} "
                     f"| {_with_error(last[row])} |")
-    return "\n".join([*text, "", *verdict_lines(table, best)])
+    return text
+
+
+def _wide(part, lines, values, students):
+    """A line per set of images: top-1 of every student, diversity, distance from the start."""
+    head = ["images", "the paper, ImageNet-1K", *(f"{word} labels" for word in students),
+            "cosine within a class", "moved, grey levels"]
+    text = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for row, cells in _rows(part.table, values).items():
+        cell = next((c for c in cells.values() if c.paper is not None),
+                    next(iter(cells.values())))
+        numbers = [_with_error(values[cells[word].name]) if word in cells else ""
+                   for word in students]
+        own = [line for line in lines if line["row"] == f"{row} {students[0]}"]
+        text.append(f"| {_label(cell)} | {_paper(cell)} | {' | '.join(numbers)} "
+                    f"| {_mean(own, 'cosine', 3)} | {_mean(own, 'moved', 0)} |")
+    return text
+
+
+def _students(table, values):
+    """Words of the students of a table whose sets of images have several; () for others."""
+    return tuple(dict.fromkeys(cell.words["student"] for cell in table.cells
+                               if cell.name in values and "student" in cell.words))
+
+
+def _rows(table, values):
+    """{name without the student: {student: Cell}} of the cells that have values."""
+    rows = {}
+    for cell in table.cells:
+        if cell.name in values:
+            row = " ".join(word for kind, word in cell.words.items() if kind != "student")
+            rows.setdefault(row, {})[cell.words["student"]] = cell
+    return rows
 
 
 def by_row(lines, column):
@@ -83,61 +126,97 @@ def _label(cell):
     return f"{cell.words['panel']}: {cell.title}" if "panel" in cell.words else cell.title
 
 
+def _paper(cell):
+    return "" if cell.paper is None else f"{cell.paper:g}"
+
+
 def _with_error(numbers):
     error = standard_error(numbers)
     return f"{statistics.mean(numbers):.1f}" + ("" if error is None else f" ± {error:.1f}")
 
 
-def verdict_lines(table, values):
-    """How many of the paper's orderings hold, and a line for each. values: {row: top-1 per seed}"""
-    verdicts = judge(table.claims, values, {cell.name: cell.paper for cell in table.cells},
-                     {cell.name: _label(cell) for cell in table.cells})
-    counts = ", ".join(
-        f"{sum(v['verdict'] == word for v in verdicts)} {plural}"
-        for word, plural in ((HOLDS, "hold"), (FAILS, "do not hold"), (UNSURE, "cannot be told")))
+def _mean(lines, column, digits):
+    numbers = [line[column] for line in lines if line.get(column) is not None]
+    return f"{statistics.mean(numbers):.{digits}f}" if numbers else ""
 
-    deviation = pooled_deviation(list(values.values()))
-    head = f"Of the paper's {len(verdicts)} orderings: {counts}"
-    if deviation is None:
+
+def verdict_lines(laboratory, part, values):
+    """How many of the paper's orderings hold, and a line for each. values: {row: top-1 per seed}.
+
+    The standard deviation over seeds is pooled over the rows of one student.
+    """
+    verdicts, deviations = [], {}
+    students = _students(part.table, values) or (None,)
+    for word in students:
+        own = {row: numbers for row, numbers in values.items()
+               if part.table.cell(row).words.get("student") == word}
+        deviations[word] = pooled_deviation(list(own.values()))
+        mark = f" ({word} labels)" if len(students) > 1 else ""
+        verdicts += [(mark, verdict) for verdict in judge(
+            part.table.claims, own, {cell.name: cell.paper for cell in part.table.cells},
+            {cell.name: _label(cell) for cell in part.table.cells})]
+    if not verdicts:
+        return ["The paper has no ordering of these rows."]
+
+    counts = ", ".join(
+        f"{sum(v['verdict'] == word for _, v in verdicts)} {plural}"
+        for word, plural in ((HOLDS, "hold"), (FAILS, "do not hold"), (UNSURE, "cannot be told")))
+    head = f"Of {len(verdicts)} orderings: {counts}"
+    if None in deviations.values():
         head += " (one seed tells nothing)."
     else:
+        spread = " and ".join(
+            f"{deviation:.1f} points" + (f" with {word} labels" if word else "")
+            for word, deviation in deviations.items())
         head += (
             ". A difference counts from two standard errors of it; one run's standard deviation "
-            f"over seeds is {deviation:.1f} points, from all rows together. That leaves out what "
-            "the choice of 500 test digits and of one set of teachers adds, and by chance alone "
-            "about one ordering in twenty would seem clear.")
-    return [head, "", *map(_verdict_line, verdicts)]
+            f"over seeds is {spread}, from all rows together. That leaves out what the choice of "
+            f"{laboratory.test_images} and of one set of teachers adds, and by chance alone about "
+            "one ordering in twenty would seem clear.")
+    return [head, "", *(_verdict_line(mark, verdict) for mark, verdict in verdicts)]
 
 
-def _verdict_line(verdict):
+def _verdict_line(mark, verdict):
     error = "" if verdict["error"] is None else f" ± {verdict['error']:.1f}"
-    return (f"- {verdict['verdict']}: {verdict['higher']} above {verdict['lower']} (the paper "
-            f"{verdict['paper']:+.1f}, here {verdict['difference']:+.1f}{error})")
+    paper = "" if verdict["paper"] is None else f"the paper {verdict['paper']:+.1f}, "
+    return (f"- {verdict['verdict']}{mark}: {verdict['higher']} above {verdict['lower']} ({paper}"
+            f"here {verdict['difference']:+.1f}{error})")
 
 
-def draw(tables, measured, path):
-    """Draw a panel per table: mean ± standard error of each row, and the seeds."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+def draw(laboratory, measured):
+    """A panel per part and student: mean ± standard error of each row, and the seeds."""
     from matplotlib.figure import Figure
 
-    values = {name: by_row(lines, "best_top1") for name, lines in measured.items()}
-    height = 1.2 + 0.28 * max(map(len, values.values()))
-    figure = Figure(figsize=(6.5 * len(measured), height), layout="constrained")
-    FigureCanvasAgg(figure)
+    panels = []
+    for name, lines in measured.items():
+        part = laboratory.parts[name]
+        values = by_row(lines, f"{part.judged}_top1")
+        for word in _students(part.table, values) or (None,):
+            rows = {row: numbers for row, numbers in values.items()
+                    if part.table.cell(row).words.get("student") == word}
+            title = f"{name}, {word} labels" if word else name
+            panels.append((f"{title}: {sizes_words(lines)}", part.table, rows))
 
-    panels = figure.subplots(1, len(measured), squeeze=False)[0]
-    for axes, (name, lines) in zip(panels, measured.items(), strict=True):
-        rows = values[name]
-        heights = range(len(rows), 0, -1)
-        axes.errorbar([statistics.mean(numbers) for numbers in rows.values()], heights,
-                      xerr=[standard_error(numbers) or 0 for numbers in rows.values()],
-                      fmt="o", capsize=3)
-        for y, numbers in zip(heights, rows.values(), strict=True):
-            axes.plot(numbers, [y] * len(numbers), "|", color="tab:gray", alpha=0.6)
-        axes.set_yticks(list(heights), [_label(tables[name].cell(row)) for row in rows], fontsize=8)
-        axes.set_xlabel("top-1 on the test digits (%): mean ± standard error; bars: seeds",
-                        fontsize=8)
-        axes.set_title(f"{name}: {sizes_words(lines)}", fontsize=8)
-        axes.grid(alpha=0.3)
-    with written_whole(path) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")
+    columns = min(2, len(panels))
+    height = 1.2 + 0.28 * max(len(rows) for *_, rows in panels)
+    lines_of_panels = -(-len(panels) // columns)
+    figure = Figure(figsize=(6.5 * columns, height * lines_of_panels), layout="constrained")
+    grid = figure.subplots(lines_of_panels, columns, squeeze=False).flat
+    for axes, panel in zip(grid, panels, strict=False):
+        _draw_rows(axes, *panel, laboratory.test_images)
+    for axes in list(grid)[len(panels):]:
+        axes.set_axis_off()
+    return figure
+
+
+def _draw_rows(axes, title, table, rows, test_images):
+    heights = range(len(rows), 0, -1)
+    axes.errorbar([statistics.mean(numbers) for numbers in rows.values()], heights,
+                  xerr=[standard_error(numbers) or 0 for numbers in rows.values()],
+                  fmt="o", capsize=3)
+    for y, numbers in zip(heights, rows.values(), strict=True):
+        axes.plot(numbers, [y] * len(numbers), "|", color="tab:gray", alpha=0.6)
+    axes.set_yticks(list(heights), [_label(table.cell(row)) for row in rows], fontsize=8)
+    axes.set_xlabel(f"top-1 on {test_images} (%): mean ± standard error; bars: seeds", fontsize=8)
+    axes.set_title(title, fontsize=8)
+    axes.grid(alpha=0.3)

@@ -113,8 +113,8 @@ def main(argv=None):
     if request.action == "collect":
         return results.collect(request)
     check_folders(request.sizes)
-    failures, total = run_cells(request.cells, request.sizes,
-                                after_student=lambda: results.write_csv(request))
+    failures, total = run_commands(commands.graph(request.cells, request.sizes), request.sizes,
+                                   after_student=lambda: results.write_csv(request))
     results.collect(request)
     return steps.end(failures, total)
 
@@ -166,8 +166,8 @@ def check_folders(sizes):
                             "with one sub-folder per class.")
 
 
-def run_cells(cells, sizes, after_student=lambda: None):
-    """Run the commands of some cells, each once. Returns (list of Failure, number of steps).
+def run_commands(needs, sizes, after_student=lambda: None):
+    """Run the commands of a commands.graph, each once. Returns (list of Failure, number of steps).
 
     after_student(): called after each student.
     """
@@ -178,7 +178,6 @@ def run_cells(cells, sizes, after_student=lambda: None):
     for name in [name for name in os.environ if name.startswith("SLURM_ARRAY_")]:
         del os.environ[name]  # the stages would do one part of their work, and nobody the others
 
-    needs = commands.graph(cells, sizes)
     steps, failures = Steps(len(needs), sizes.output_dir / "timings.json"), {}
     for command, needed in needs.items():
         if any(other in failures for other in needed):

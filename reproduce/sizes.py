@@ -47,6 +47,9 @@ class Sizes:
     epochs: int | None = option(
         None, f"replaces 300 epochs, and the 90 of Table 2 (digits: {DIGITS['epochs']})",
         group="size", type=options.positive_int)
+    teacher_epochs: int | None = option(
+        None, "epochs of teachers that are trained first (default: those of their dataset)",
+        group="size", type=options.positive_int)
     ipc: int | None = option(
         None, "replaces the IPC of Table 2 (1300) and Table 3 (10) (digits: 10 and 5)",
         group="size", type=options.positive_int)
@@ -102,7 +105,7 @@ class Sizes:
         return ", ".join(text for text in texts if text)
 
 
-def settle(sizes, table_name):
+def settle(sizes, table_name=None):
     """The sizes with paths, and with the small sizes that a table has on digits, filled in."""
     digits = sizes.dataset == "digits"
     name = "tables" if sizes.dataset == "imagefolder" else f"tables_{sizes.dataset}"
@@ -117,6 +120,8 @@ def settle(sizes, table_name):
     if diffusion and options.path(diffusion).is_dir():
         values["diffusion_weights"] = str(options.path(diffusion))
 
+    if sizes.dataset != "imagefolder":  # libraries keep both parts in one folder
+        values["val_dir"] = sizes.val_dir or sizes.train_dir
     if digits:
         values |= {"train_dir": None, "val_dir": None}
         small = {**DIGITS, "ipc": DIGITS_IPC.get(table_name)}

@@ -8,7 +8,7 @@ from utils.errors import UserError
 
 def test_results_md_is_what_the_generator_writes():
     text = document.FILE.read_text()
-    made = document.replaced(text, document.digits_parts(), document.FILE.name)
+    made = document.replaced(text, document.measured_parts(), document.FILE.name)
     assert made == text, "run python -m reproduce.document"
 
 

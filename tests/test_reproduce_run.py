@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from reproduce import run
+from reproduce import commands, run
 from utils.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -116,7 +116,7 @@ def stages(monkeypatch, tmp_path):
 def run_rows(rows, tmp_path):
     request = run.parse(["table1", "r18", "ipc10", *rows, "--seeds", "0", "--output-dir",
                          str(tmp_path)])
-    return run.run_cells(request.cells, request.sizes)
+    return run.run_commands(commands.graph(request.cells, request.sizes), request.sizes)
 
 
 def test_a_failed_step_leaves_out_only_what_needs_it(stages, tmp_path, capsys):

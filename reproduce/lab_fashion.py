@@ -1,0 +1,136 @@
+"""The laboratory on Fashion-MNIST: methods, their settings one by one, PRISM's Tables 2 and 3.
+
+Imports no PyTorch. How the sizes were chosen is in docs/results.md.
+"""
+
+from dataclasses import replace
+
+from recover.presets import POOL
+from reproduce import table1, table2, table3
+from reproduce.cells import Cell, Claim, Images, Labels, Student, Table
+from reproduce.lab_parts import Laboratory, Part
+
+STEPS = 200  # that replace 4000
+EPOCHS = {1: 300, 10: 100, 50: 50}  # by IPC, of soft labels and their students
+TABLE_EPOCHS = 60
+
+# Convolution statistics of all 60,000 images would take longer than everything else.
+_FEWER_IMAGES = {"statistics_images": 10_000}
+
+
+# Students
+
+def soft(ipc):
+    """(student, labels) by PRISM's protocol, tested once, after the last epoch."""
+    epochs = {"epochs": EPOCHS[ipc]}
+    return (Student("soft", "resnet18", {**epochs, "eval_every": EPOCHS[ipc]}),
+            Labels(f"prism{EPOCHS[ipc]}", {**table1.prism_labels("r18").options, **epochs}))
+
+
+HARD = (Student("dc", "convnet3", {"protocol": "dc", "tests": 1}, stage="hard"), None)
+
+
+def students(ipc):
+    """{word: (student, labels)} of a set of images."""
+    return {"soft": soft(ipc), "hard": HARD}
+
+
+# Methods
+
+_PAPER = {row: numbers["r18"][0][0] for row, numbers in table1.PAPER.items()}  # IPC 10
+
+RANDOM = Images("random", {"start": "random", "iteration": 0})
+METHODS = {
+    "random": ("random real images", RANDOM),
+    "sre2l": ("SRe2L", table1.BASELINES["sre2l"]),
+    "cda": ("CDA", Images("cda", {"preset": "cda"})),
+    "rded": ("RDED", table1.rded_images(10)),
+    "delt": ("DELT", table1.BASELINES["delt"]),
+    "gvbsm": ("G-VBSM", Images("gvbsm", {"preset": "gvbsm", **_FEWER_IMAGES})),
+    "edc": ("EDC", Images("edc", {"preset": "edc", **_FEWER_IMAGES}, start=table1.rded_images(10))),
+    "prism": ("PRISM", table1.prism_images("r18")),
+}
+_ORDER = ("prism", "edc", "delt", "rded", "gvbsm", "sre2l")  # in the paper, best first
+
+
+def _methods():
+    cells = [Cell("methods", {"images": row, "student": word}, title, 10, images, labels, student,
+                  _PAPER.get(row) if word == "soft" else None)
+             for row, (title, images) in METHODS.items()
+             for word, (student, labels) in students(10).items()]
+    claims = [(better, worse) for place, better in enumerate(_ORDER)
+              for worse in _ORDER[place + 1 :]]
+    return Table("methods", "methods as published, IPC 10", cells,
+                 claims=tuple(Claim(f"{a} soft", f"{b} soft") for a, b in claims))
+
+
+def _ipc():
+    cells = [Cell("ipc", {"ipc": f"ipc{ipc}", "images": row, "student": word},
+                  f"{METHODS[row][0]}, IPC {ipc}", ipc, METHODS[row][1], labels, student,
+                  table1.PAPER[row]["r18"][1][0] if (row, ipc, word) in _AT_50 else None)
+             for ipc in (1, 50) for row in ("random", "sre2l", "prism")
+             for word, (student, labels) in students(ipc).items()]
+    return Table("ipc", "IPC 1 and 50", cells,
+                 claims=(Claim("ipc50 prism soft", "ipc50 sre2l soft"),))
+
+
+_AT_50 = {("sre2l", 50, "soft"), ("prism", 50, "soft")}
+
+
+# Start, learning rate and teachers apart
+
+def _settings():
+    """PRISM and SRe2L with equal starts, learning rates and numbers of steps."""
+    methods = {"sre2l": ("SRe2L", {"preset": "sre2l"}),
+               "prism": ("PRISM", {**table1.prism_images("r18").options, "steps": "constant"})}
+    cells, claims = [], []
+    for start in ("real", "noise"):
+        for lr in (0.05, 0.25):
+            for row, (title, values) in methods.items():
+                name = f"{row}-{start}-{lr}"
+                images = (table1.BASELINES["sre2l"] if name == "sre2l-noise-0.25" else
+                          Images(name, {**values, "start": start, "lr": lr}))
+                cells += [Cell("settings", {"images": name, "student": word},
+                               f"{title} from {'real images' if start == 'real' else 'noise'}, lr "
+                               f"{lr}", 10, images, labels, student, None)
+                          for word, (student, labels) in students(10).items()]
+            claims += [Claim(f"prism-{start}-{lr} {word}", f"sre2l-{start}-{lr} {word}")
+                       for word in students(10)]
+    return Table("settings", "the same start, learning rate and constant steps, IPC 10", cells,
+                 claims=tuple(claims))
+
+
+# Tables 2 and 3
+
+def _table2():
+    """The rows of Table 2 with hard labels, as in the paper, and with soft ones."""
+    labels = Labels("prism", table1.prism_labels("r18").options)
+    kinds = {"hard": (table2.DIGITS_STUDENT, None), "soft": (Student("prism"), labels)}
+    cells = [replace(cell, words={**cell.words, "student": word}, student=student, labels=of_images,
+                     paper=cell.paper if word == "hard" else None)
+             for cell in table2.TABLE.cells for word, (student, of_images) in kinds.items()]
+    claims = [Claim(f"{a} {word}", f"{b} {word}") for word in kinds for a, b in table2.CLAIMS]
+    return replace(table2.TABLE, cells=cells, claims=tuple(claims))
+
+
+def _table3(*panels):
+    """Panels of Table 3. Its 100 images are one batch of 128 and of 1024 alike."""
+    return replace(table3.TABLE, cells=[cell for cell in table3.TABLE.cells if
+                                        cell.words["panel"] in panels
+                                        and cell.name != "batch b1024"])
+
+
+def _part(table, ipc=None, epochs=None):
+    return Part(table, ipc, STEPS, epochs, judged="last", measures_images=True)
+
+
+LABORATORY = Laboratory(
+    "fashion", "fashion_mnist", "Fashion-MNIST",
+    {"methods": _part(_methods()),
+     "settings": _part(_settings()),
+     "ipc": _part(_ipc()),
+     "table2": _part(_table2(), 10, TABLE_EPOCHS),
+     "table3-labels": _part(_table3("labels", "recovery", "batch"), 10, TABLE_EPOCHS),
+     "table3-images": _part(_table3("teachers", "lr", "backbones", "schedule"), 10, TABLE_EPOCHS)},
+    test_images="10,000 test images", script="sh reproduce/fashion.sh", teacher_epochs=5,
+    teachers=POOL)

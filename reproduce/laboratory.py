@@ -1,0 +1,151 @@
+"""A laboratory: parts of the papers' claims on a dataset that is small enough for a CPU.
+
+    python -m reproduce.laboratory digits [table2] [table3] [--option value ...]
+    python -m reproduce.laboratory fashion_mnist --train-dir DIR [methods ...] [--option value ...]
+
+Every seed makes its own images, labels and student; the teachers are trained once. Writes a CSV
+file of each part (a line per row and seed), a picture and report.md with a verdict for each
+ordering of the paper. What is finished is skipped.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from reproduce import ROOT, commands, lab_digits, lab_fashion
+from reproduce.run import run_commands
+from reproduce.sizes import Sizes, settle
+from utils import options
+from utils.errors import UserError, run_entry
+from utils.options import RoomOptions, option
+
+LABORATORIES = {lab.dataset: lab for lab in (lab_digits.LABORATORY, lab_fashion.LABORATORY)}
+UNITS_PER_STEP = 10  # units of ten images each that share a forward in recover
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the runs of a laboratory are told; None means what the part says."""
+
+    seeds: tuple = option((0, 1, 2), "of images, labels and student together", group="size",
+                          type=options.seed, nargs="+")
+    ipc: int | None = option(None, "images per class, of parts that have one IPC (default: the "
+                             "part's)", group="size", type=options.positive_int)
+    iteration: int | None = option(None, "steps of the longest slices (default: the part's)",
+                                   group="size", type=options.positive_int)
+    epochs: int | None = option(
+        None, "of soft labels and of the students of tables 2 and 3 (default: the part's)",
+        group="size", type=options.positive_int)
+    train_dir: Path | None = option(None, "folder of the dataset (digits need none)", group="data",
+                                    type=options.path)
+    teacher_weights: str | None = option(
+        None, "folder of teachers (default: they are trained first)", group="data")
+    diffusion_weights: str | None = option(
+        None, "folder of the diffusion model (default: it is trained first)", group="data")
+    threads: int | None = option(None, "CPU threads of PyTorch (default: its choice)",
+                                 type=options.thread_count)
+    output_dir: Path | None = option(
+        None, "run folders, report (default: results/lab_NAME)", group="data", type=options.path)
+    csv_dir: Path | None = option(None, "where the CSV files go (default: OUTPUT_DIR)",
+                                  group="data", type=options.path)
+
+
+@dataclass(frozen=True)
+class Options(RoomOptions):
+    """All options of a laboratory."""
+
+    run: Run
+
+
+def parse(argv=None):
+    """(Laboratory, names of its parts, Run) of a command line."""
+    parser = options.build_parser(Options, "reproduce.laboratory",
+                                  "Claims of the papers on a small dataset, with errors.")
+    parser.add_argument("dataset", choices=list(LABORATORIES), help="which laboratory")
+    listed = (f"{name}: {', '.join(lab.words)}" for name, lab in LABORATORIES.items())
+    parser.add_argument("parts", nargs="*", metavar="PART",
+                        help=f"{'; '.join(listed)} (default: all)")
+    given = parser.parse_intermixed_args(argv)
+
+    laboratory = LABORATORIES[given.dataset]
+    unknown = [name for name in given.parts if name not in laboratory.words]
+    if unknown:
+        raise UserError(f"{unknown[0]}: the laboratory of {given.dataset} has no such part. It has "
+                        f"{', '.join(laboratory.words)}.")
+    run = Run(**{name: getattr(given, name) for name in Run.__dataclass_fields__})
+    return laboratory, given.parts or laboratory.words, run
+
+
+def main(argv=None):
+    laboratory, names, run = parse(argv)
+
+    from reproduce import lab_report, steps  # need PyTorch, which --help does not
+
+    parts = {name: laboratory.parts[name] for name in names if name != "teachers"}
+    sizes = {name: lab_sizes(laboratory, run, part) for name, part in parts.items()}
+    outcomes = []
+    if "teachers" in names:
+        outcomes.append(run_commands(*teachers(laboratory, run)))
+    outcomes += [run_commands(commands.graph(part.cells, sizes[name]), sizes[name])
+                 for name, part in parts.items()]
+    steps.end([failure for failures, _ in outcomes for failure in failures],
+              sum(total for _, total in outcomes))
+
+    measured = {}
+    for name, part in parts.items():
+        measured[name] = measure(part, sizes[name])
+        path = (run.csv_dir or sizes[name].output_dir) / f"{laboratory.name}_{name}.csv"
+        lab_report.write_csv(measured[name], path)
+    if measured:
+        lab_report.write_report(laboratory, measured, folder(laboratory, run))
+
+
+def teachers(laboratory, run):
+    """(the commands that train all teachers, as commands.graph gives them; Sizes)."""
+    sizes = lab_sizes(laboratory, run)
+    names = laboratory.teachers if sizes.trains_teachers else ()
+    return {commands.squeeze(name, sizes): () for name in names}, sizes
+
+
+def folder(laboratory, run):
+    """Of the run folders and the report."""
+    return run.output_dir or ROOT / "results" / f"lab_{laboratory.name}"
+
+
+def lab_sizes(laboratory, run, part=None):
+    """The Sizes of a part's runs; without a part, of the teachers."""
+    sizes = Sizes(
+        dataset=laboratory.dataset, train_dir=run.train_dir, output_dir=folder(laboratory, run),
+        teacher_weights=run.teacher_weights, teacher_epochs=laboratory.teacher_epochs,
+        diffusion_weights=run.diffusion_weights, seeds=tuple(run.seeds), full_seeds=1,
+        threads=run.threads)
+    if part is not None:
+        ipc = part.ipc and (run.ipc or part.ipc)
+        sizes = replace(sizes, iteration=run.iteration or part.iteration, ipc=ipc,
+                        epochs=part.epochs and (run.epochs or part.epochs),
+                        units_per_step=ipc or UNITS_PER_STEP)
+    return settle(sizes)
+
+
+def measure(part, sizes):
+    """What the finished rows of a part say: a dict per row and seed, a line of its CSV file."""
+    from reproduce.lab_measures import ImageMeasures
+    from utils.files import read_json
+
+    images = ImageMeasures(sizes) if part.measures_images else None
+    lines = []
+    for cell in part.cells:
+        for seed in sizes.seeds:
+            folder = commands.student_folder(cell, sizes, seed)
+            result = read_json(folder / "result.json", "the same command")
+            run_folder = commands.run_folder(cell, sizes, seed)
+            lines.append({
+                "row": cell.name, "seed": seed, "ipc": sizes.ipc or cell.ipc,
+                "iteration": sizes.iteration, "epochs": result["options"]["epochs"],
+                "best_top1": round(result["best"]["top1"], 2),
+                "last_top1": round(result["last"]["top1"], 2),
+                **(images.of(run_folder) if images else {})})
+    return lines
+
+
+if __name__ == "__main__":
+    run_entry(main)
