@@ -117,6 +117,9 @@ def settle(sizes, table_name):
     if diffusion and options.path(diffusion).is_dir():
         values["diffusion_weights"] = str(options.path(diffusion))
 
+    if sizes.dataset != "imagefolder":  # train and test images lie in one folder
+        values["val_dir"] = sizes.val_dir or sizes.train_dir
+
     if digits:
         values |= {"train_dir": None, "val_dir": None}
         small = {**DIGITS, "ipc": DIGITS_IPC.get(table_name)}
