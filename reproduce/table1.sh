@@ -5,7 +5,7 @@
 # words all 63 cells are made.
 ROOT=$(CDPATH= cd "$(dirname "$0")/.." && pwd)   # the project's root
 TABLE=table1
-DATASET=${DATASET:-imagefolder}                  # or digits (on a CPU) fashion_mnist cifar10 cifar100
+DATASET=${DATASET:-imagefolder}                  # or digits (on a CPU) fashion_mnist cifar10 ...
 TRAIN_DIR=${TRAIN_DIR:-}                         # real training images, one folder per class (wnid)
 VAL_DIR=${VAL_DIR:-}                             # real test images, likewise
 TEACHER_WEIGHTS=${TEACHER_WEIGHTS:-}             # or a folder of NAME.safetensors; empty: published
