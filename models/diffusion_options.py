@@ -19,7 +19,8 @@ from utils.precision import Arithmetic
 _SMALL = {"sample_size": 32, "patch_size": 2, "width": 384, "layers": 12, "heads": 6,
           "steps": 100_000, "batch_size": 128, "lr": 1e-4, "ema": 0.9999}
 RECIPES = {
-    **dict.fromkeys(("imagefolder", "cifar10", "cifar100", "fashion_mnist"), _SMALL),
+    "imagefolder": _SMALL, "cifar10": _SMALL, "cifar100": _SMALL,
+    "fashion_mnist": {**_SMALL, "sample_size": 28},
     "digits": {"sample_size": 8, "patch_size": 2, "width": 64, "layers": 6, "heads": 4,
                "steps": 2800, "batch_size": 128, "lr": 5e-3, "ema": 0.995},
 }
@@ -39,9 +40,9 @@ class Data:
         "or a text file with one in each line (default: all folders, sorted)", group="data",
         metavar="LIST")
     sample_size: int | None = option(
-        None, "side in pixels of the images that the model makes (default: 32, digits 8). Other "
-        "rooms enlarge them; a small model at a larger size makes nothing recognisable",
-        group="data", type=options.positive_int)
+        None, "side in pixels of the images that the model makes (default: 32, Fashion-MNIST 28, "
+        "digits 8). Other rooms enlarge them; a small model at a larger size makes nothing "
+        "recognisable", group="data", type=options.positive_int)
     channels: str = option(
         "auto", "auto: grey where every training image is grey", group="data",
         choices=("auto", *CHANNELS))

@@ -42,8 +42,9 @@ NET_RECIPES = {
     ("digits", "shufflenet_v2_x0_5"): {"epochs": 16},
     ("digits", "alexnet"): {"epochs": 4, "lr": 0.06, "dropout": 0.0, "clip_norm": 1.0,
                             "init": "he", "input_resize": 64},
-    ("fashion_mnist", "efficientnet_b0"): {"dropout": 0.0, "init": "he"},
-    ("fashion_mnist", "alexnet"): {"dropout": 0.0, "init": "he", "input_resize": 64},
+    # After 100 steps on Fashion-MNIST AlexNet had 55.4 %, and 10.2 % as torchvision initialises it.
+    **dict.fromkeys([(name, "alexnet") for name in ("cifar10", "cifar100", "fashion_mnist")],
+                    {"init": "he", "input_resize": 64}),
 }
 
 
@@ -106,7 +107,8 @@ class Networks:
                        "small images", group="method", choices=STEMS)
     input_resize: tuple | None = _per_network(
         options.side, "side that a network resizes its input to, kept with its weights "
-        "(alexnet needs 63 px)", group="method", metavar="NAME=PIXELS")
+        "(alexnet needs 63 px; default: 64 for it on digits, CIFAR and Fashion-MNIST)",
+        group="method", metavar="NAME=PIXELS")
 
 
 @dataclass(frozen=True)

@@ -91,8 +91,12 @@ def cells_for(table, dataset):
     """The table with cells that a dataset can make.
 
     Digits has its own where a class has too few images, or where a recipe is too long. DAP's tables
-    are of subsets of ImageNet, in whose place digits has cells of another kind.
+    are of subsets of ImageNet, in whose place digits has cells of another kind. Raises UserError
+    where a dataset has none.
     """
+    if table.name in OF_DIGITS and dataset not in ("imagefolder", "digits"):
+        raise UserError(f"{table.name}: found --dataset {dataset}, expected imagefolder, for cells "
+                        "of ImageNet's subsets, or digits. Choose one of them.")
     if dataset != "digits":
         return table
     if table.name in OF_DIGITS:
@@ -155,15 +159,17 @@ def print_commands(request):
 
 def check_folders(sizes):
     """Raise UserError for folders of images that are missing, before the first stage."""
-    if sizes.dataset != "imagefolder":
+    if sizes.dataset == "digits":
         return
+    downloads = sizes.dataset != "imagefolder"
+    kind = (f"where torchvision keeps {sizes.dataset} or will download it" if downloads else
+            "a folder with one sub-folder per class")
     for name in ("train_dir", "val_dir"):
         folder = getattr(sizes, name)
-        if folder is None or not folder.is_dir():
+        if folder is None or not (downloads or folder.is_dir()):
             found = (f"{folder}: no such folder of images" if folder else
                      "no folder of images was given")
-            raise UserError(f"{found}. Set {name.upper()} (or {options.flag(name)}) to a folder "
-                            "with one sub-folder per class.")
+            raise UserError(f"{found}. Set {name.upper()} (or {options.flag(name)}) to {kind}.")
 
 
 def run_commands(needs, sizes, after_student=lambda: None):

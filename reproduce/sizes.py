@@ -120,8 +120,9 @@ def settle(sizes, table_name=None):
     if diffusion and options.path(diffusion).is_dir():
         values["diffusion_weights"] = str(options.path(diffusion))
 
-    if sizes.dataset != "imagefolder":  # libraries keep both parts in one folder
+    if sizes.dataset != "imagefolder":  # train and test images lie in one folder
         values["val_dir"] = sizes.val_dir or sizes.train_dir
+
     if digits:
         values |= {"train_dir": None, "val_dir": None}
         small = {**DIGITS, "ipc": DIGITS_IPC.get(table_name)}

@@ -5,12 +5,12 @@
 # words all 25 cells are made.
 ROOT=$(CDPATH= cd "$(dirname "$0")/.." && pwd)   # the project's root
 TABLE=table3
-DATASET=${DATASET:-imagefolder}                  # or digits: small, on a CPU
+DATASET=${DATASET:-imagefolder}                  # or digits (on a CPU) fashion_mnist cifar10 ...
 TRAIN_DIR=${TRAIN_DIR:-}                         # real training images, one folder per class (wnid)
 VAL_DIR=${VAL_DIR:-}                             # real test images, likewise
 TEACHER_WEIGHTS=${TEACHER_WEIGHTS:-}             # or a folder of NAME.safetensors; empty: published
 OUTPUT_DIR=${OUTPUT_DIR:-}                       # of all run folders; empty: results/tables
-IMAGE_SIZE=${IMAGE_SIZE:-}                       # side in pixels; empty: 224, digits 32
+IMAGE_SIZE=${IMAGE_SIZE:-}                       # side in pixels; empty: 224, other data 32
 IPC=${IPC:-}                                     # images per class; empty: 10 (digits: 5)
 ITERATION=${ITERATION:-}                         # replaces 4000 steps, others in proportion
 EPOCHS=${EPOCHS:-}                               # replaces 300

@@ -1,5 +1,6 @@
 import gzip
 import hashlib
+import json
 import pickle
 from pathlib import Path
 
@@ -9,13 +10,19 @@ import tiny
 import torch
 from torchvision.datasets import FashionMNIST
 
-from data.image_set import open_real
+from data.image_set import open_distilled, open_real
 from data.library_datasets import load
+from models import pretrain, pretrain_diffusion
+from recover import dap_synthesis, data_synthesis
+from relabel import generate_soft_label
+from report.start_grid import StartImages
 from utils.errors import UserError
+from validate import train_fkd, train_hard
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 CLASSES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker",
            "Bag", "Ankle boot"]
+NET = "shufflenet_v2_x0_5"
 
 
 def test_digits_are_real_stratified_and_fixed():
@@ -158,3 +165,58 @@ def test_labels_of_another_split(tmp_path):
     with pytest.raises(UserError, match=r"train-images-idx3-ubyte: found an array of shape "
                        r"\[20, 28, 28\], and \[10\] in train-labels-idx1-ubyte; expected images"):
         open_real("fashion_mnist", "train", tmp_path)
+
+
+# The stages
+
+def start(stage, out, *more):
+    """Call a stage's main on one thread."""
+    words = ("--threads", 1, "--device", "cpu", "--workers", 1, "--output-dir", out, *more)
+    stage.main([str(word) for word in words])
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def test_the_stages_distil_fashion_mnist(tmp_path):
+    """Teacher, images, labels, and students of soft and hard labels, from packed files of 28 px."""
+    real, weights, run = tmp_path / "real", tmp_path / "teachers", tmp_path / "run"
+    tiny.fashion_files(real, packed=True)
+    start(pretrain, weights, "--dataset", "fashion_mnist", "--train-dir", real, "--teachers", NET,
+          "--epochs", 1, "--batch-size", 10)
+    start(data_synthesis, run, "--dataset", "fashion_mnist", "--train-dir", real,
+          "--teacher-weights", weights, "--primary-teacher", NET, "--bn-slots", 0, "--ipc-end", 1,
+          "--iteration", 2, "--min-teacher-accuracy", 0)
+    made, content = open_distilled(run / "images"), read(run / "images.json")
+    assert (made.dataset, made.classes, made.image_size) == ("fashion_mnist", CLASSES, 32)
+    assert content["options"]["flip_prob"] == 0.5
+    assert sorted(path.name for path in (run / "images").iterdir()) == [
+        f"new{label:03d}" for label in range(10)]
+    assert StartImages(run, 32, real).image(f"images/{made.names[3]}").shape == (3, 32, 32)
+
+    start(generate_soft_label, run, "--val-dir", real, "--teacher-weights", weights, "--teachers",
+          NET, "--epochs", 1, "--batch-size", 10)
+    labels = read(run / "labels/labels.json")["options"]
+    assert (labels["flip_prob"], labels["image_size"]) == (0.5, 32)
+    start(train_fkd, run, "--val-dir", real, "--student", NET, "--student-name", "soft",
+          "--epochs", 1)
+    start(train_hard, run, "--val-dir", real, "--protocol", "dc", "--augment", "dc", "--epochs", 1,
+          "--seeds", 0, "--student-name", "hard")
+    for name in ("soft", "hard_seed0"):
+        result = read(run / f"students/{name}/result.json")
+        assert (result["images"], result["test_images"]) == (10, 10)
+
+
+def test_dap_distils_fashion_mnist(tmp_path):
+    pytest.importorskip("diffusers")
+    real, weights, run = tmp_path / "real", tmp_path / "dit", tmp_path / "run"
+    tiny.fashion_files(real, packed=True)
+    start(pretrain_diffusion, weights, "--dataset", "fashion_mnist", "--train-dir", real,
+          "--width", 16, "--layers", 2, "--heads", 2, "--steps", 2, "--batch-size", 4)
+    plan = read(weights / "pixel_dit.json")["options"]
+    assert (plan["sample_size"], plan["flip_prob"]) == (28, 0.5)
+    start(dap_synthesis, run, "--dataset", "fashion_mnist", "--train-dir", real, "--backbone",
+          "pixel-dit", "--weights", weights, "--reals", 2, "--steps", 2, "--ipc-end", 1)
+    made = open_distilled(run / "images")
+    assert (made.dataset, made.classes, made.image_size) == ("fashion_mnist", CLASSES, 32)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from models.diffusion_options import make_plan, parse
@@ -8,12 +10,13 @@ def plan(*words):
     return make_plan(parse(["--output-dir", "x", *words]))
 
 
-@pytest.mark.parametrize("dataset", ["cifar10", "cifar100", "fashion_mnist"])
-def test_recipes(dataset):
-    digits, small = plan("--dataset", "digits"), plan("--dataset", dataset)
+def test_recipes():
+    digits, cifar, fashion = (plan("--dataset", dataset)
+                              for dataset in ("digits", "cifar10", "fashion_mnist"))
     assert (digits.sample_size, digits.flip_prob) == (8, 0)
-    assert (small.sample_size, small.flip_prob, small.steps) == (32, 0.5, 100_000)
-    assert plan() == small
+    assert (cifar.sample_size, cifar.flip_prob, cifar.steps) == (32, 0.5, 100_000)
+    assert plan() == plan("--dataset", "cifar100") == cifar
+    assert fashion == replace(cifar, sample_size=28)
 
 
 def test_what_is_given_wins_over_the_recipe():

@@ -36,6 +36,15 @@ def test_folders_of_small_images_have_the_recipe_of_cifar(size):
     assert (cifar.clip_norm, folder.clip_norm) == (1.0, 1.0 if size < 64 else None)
 
 
+@pytest.mark.parametrize("dataset", ["cifar10", "cifar100", "fashion_mnist"])
+def test_alexnet_enlarges_small_images_and_starts_as_he_et_al(dataset):
+    alexnet, resnet = plans("--dataset", dataset, "--teachers", "alexnet", "resnet18")
+    assert (alexnet.input_resize, alexnet.init, alexnet.lr) == (64, "he", 0.01)
+    assert (resnet.input_resize, resnet.init) == (None, "own")
+    given = plans("--dataset", dataset, "--teachers", "alexnet", "--init", "own")[0]
+    assert given.init == "own"
+
+
 def test_augmentation_that_is_given():
     crop = plans(*BOTH, "--augment", "crop", "--flip-prob", "0.25")[0]
     assert (crop.augment, crop.pad, crop.flip_prob) == ("crop", None, 0.25)

@@ -21,8 +21,10 @@ def sizes_of(table, *arguments):
     return run.parse([table, *map(str, arguments)]).sizes
 
 
-@pytest.mark.parametrize("dataset", ["imagefolder", "digits"])
-@pytest.mark.parametrize("table", run.TABLES)
+@pytest.mark.parametrize(("table", "dataset"), [
+    (table, dataset) for table in run.TABLES
+    for dataset in ("imagefolder", "digits", "cifar10", "fashion_mnist")
+    if dataset in ("imagefolder", "digits") or table not in run.OF_DIGITS])
 def test_stages_read_every_command_as_it_was_meant(table, dataset):
     request = run.parse([table, "--dataset", dataset, "--output-dir", "/out", "--val-dir", "/val"])
     graph = commands.graph(request.cells, request.sizes)

@@ -95,6 +95,23 @@ def test_missing_folders_are_named_before_anything_runs(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_of_torchvision_has_test_images_too(tmp_path):
+    words = ["table1", "r18", "ipc10", "prism", "--dataset", "fashion_mnist"]
+    with pytest.raises(UserError, match="no folder of images was given. Set TRAIN_DIR .or --train-"
+                       "dir. to where torchvision keeps fashion_mnist or will download it."):
+        run.main([*words, "--output-dir", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+    sizes = run.parse([*words, "--train-dir", str(tmp_path / "new")]).sizes
+    assert sizes.val_dir == sizes.train_dir == tmp_path / "new"
+    run.check_folders(sizes)
+
+
+@pytest.mark.parametrize("table", run.OF_DIGITS)
+def test_tables_of_subsets_of_imagenet_are_not_of_every_dataset(table):
+    with pytest.raises(UserError, match=f"{table}: found --dataset fashion_mnist, expected image"):
+        run.parse([table, "--dataset", "fashion_mnist", "--list"])
+
+
 @pytest.fixture
 def stages(monkeypatch, tmp_path):
     """Stages that note their calls in `ran`, and that fail as `fails` says."""
