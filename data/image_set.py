@@ -177,7 +177,7 @@ class ImageSet:
     # Many images
 
     def pixels(self, indices, progress=None):
-        """Images decoded by several threads: uint8 [n, 3, S, S]. progress: a bar to move."""
+        """Images at the set's size: uint8 [n, 3, S, S]. progress: a bar to move."""
         out = torch.empty(len(indices), 3, self.image_size, self.image_size, dtype=torch.uint8)
         self._fill(out, indices, progress)
         return out
@@ -200,9 +200,17 @@ class ImageSet:
             if progress is not None:
                 progress.update(1)
 
+        self._each(one, range(len(indices)))
+
+    def _each(self, function, items):
+        """[function(item) for item in items], by several threads where images are files."""
+        if self.paths is None:  # less work each than handing it to a thread
+            return list(map(function, items))
+        results = []
         with ThreadPoolExecutor(self.workers) as pool:
-            for start in range(0, len(indices), _BLOCK):
-                list(pool.map(one, range(start, min(start + _BLOCK, len(indices)))))
+            for start in range(0, len(items), _BLOCK):
+                results += pool.map(function, items[start : start + _BLOCK])
+        return results
 
     def cache_on(self, device):
         """A PixelCache of all images for a torch.device."""
@@ -230,12 +238,8 @@ class ImageSet:
         return self._hashes([i * len(self) // count for i in range(count)])
 
     def _hashes(self, indices):
-        """Hex SHA-256 of each of these images, read by several threads."""
-        hashes = []
-        with ThreadPoolExecutor(self.workers) as pool:
-            for start in range(0, len(indices), _BLOCK):
-                hashes += pool.map(self.source.sha256, indices[start : start + _BLOCK])
-        return hashes
+        """Hex SHA-256 of each of these images."""
+        return self._each(self.source.sha256, indices)
 
     @functools.cached_property
     def identity(self):
