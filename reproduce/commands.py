@@ -226,8 +226,7 @@ def squeeze(name, sizes):
     folder = Path(sizes.teachers)
     values = {"dataset": sizes.dataset,
               **_given(train_dir=sizes.train_dir, image_size=sizes.image_size),
-              "teachers": [name], "output_dir": folder,
-              **_given(epochs=sizes.teacher_epochs, threads=sizes.threads)}
+              "teachers": [name], "output_dir": folder, **_given(threads=sizes.threads)}
     return Command("squeeze", folder / name, f"squeeze: {name}", values)
 
 

@@ -132,5 +132,4 @@ LABORATORY = Laboratory(
      "table2": _part(_table2(), 10, TABLE_EPOCHS),
      "table3-labels": _part(_table3("labels", "recovery", "batch"), 10, TABLE_EPOCHS),
      "table3-images": _part(_table3("teachers", "lr", "backbones", "schedule"), 10, TABLE_EPOCHS)},
-    test_images="10,000 test images", script="sh reproduce/fashion.sh", teacher_epochs=5,
-    teachers=POOL)
+    test_images="10,000 test images", script="sh reproduce/fashion.sh", teachers=POOL)

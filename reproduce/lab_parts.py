@@ -32,8 +32,8 @@ class Laboratory:
     """Parts on a dataset.
 
     name: of its files. parts: {name: Part}. test_images: words for what it is tested on. script:
-    what makes it. teacher_epochs: of the teachers, None for those of the dataset. teachers: names
-    of those that the part "teachers" trains, before all others; without them there is no such part.
+    what makes it. teachers: names of those that the part "teachers" trains, before all others;
+    without them there is no such part.
     """
 
     name: str
@@ -42,7 +42,6 @@ class Laboratory:
     parts: dict
     test_images: str
     script: str
-    teacher_epochs: int | None = None
     teachers: tuple = ()
 
     @property

@@ -115,9 +115,8 @@ def lab_sizes(laboratory, run, part=None):
     """The Sizes of a part's runs; without a part, of the teachers."""
     sizes = Sizes(
         dataset=laboratory.dataset, train_dir=run.train_dir, output_dir=folder(laboratory, run),
-        teacher_weights=run.teacher_weights, teacher_epochs=laboratory.teacher_epochs,
-        diffusion_weights=run.diffusion_weights, seeds=tuple(run.seeds), full_seeds=1,
-        threads=run.threads)
+        teacher_weights=run.teacher_weights, diffusion_weights=run.diffusion_weights,
+        seeds=tuple(run.seeds), full_seeds=1, threads=run.threads)
     if part is not None:
         ipc = part.ipc and (run.ipc or part.ipc)
         sizes = replace(sizes, iteration=run.iteration or part.iteration, ipc=ipc,

@@ -47,9 +47,6 @@ class Sizes:
     epochs: int | None = option(
         None, f"replaces 300 epochs, and the 90 of Table 2 (digits: {DIGITS['epochs']})",
         group="size", type=options.positive_int)
-    teacher_epochs: int | None = option(
-        None, "epochs of teachers that are trained first (default: those of their dataset)",
-        group="size", type=options.positive_int)
     ipc: int | None = option(
         None, "replaces the IPC of Table 2 (1300) and Table 3 (10) (digits: 10 and 5)",
         group="size", type=options.positive_int)
