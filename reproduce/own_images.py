@@ -1,6 +1,7 @@
 """The quickstart's plan for folders of images: made once, printed, kept and found again."""
 
 import functools
+import os
 from dataclasses import asdict, replace
 
 from data.image_set import is_wnids
@@ -94,6 +95,8 @@ def make(o, train, test, device):
     wishes = Wishes(o.minutes or MINUTES, o.seeds, o.ipc, o.image_size, o.mirror)
     tests = count_tests(train, test)
     print("Timing a few steps of each network ...", flush=True)
+    if device.type == "cpu":
+        note_load(os.getloadavg()[0], os.cpu_count())
     speed = functools.partial(image_seconds, classes=len(train.classes), device=device)
     if o.fast:
         return fast(train, tests, wishes, speed)
@@ -103,6 +106,14 @@ def make(o, train, test, device):
         raise UserError(f"--minutes {wishes.minutes:g}: {train.images} images of {train.side} px "
                         f"need {error.minutes} minutes at least on this machine. Give --minutes "
                         f"{error.minutes}, or fewer images.") from None
+
+
+def note_load(load, cores):
+    """Print a note where other programs slow the timing. load: mean number of busy threads."""
+    if load > cores / 2:
+        print(f"note: other programs use this machine, whose {cores} cores had a load of "
+              f"{load:.1f} in the last minute. The plan takes it to be as slow as it is now; on an "
+              "idle machine it would find time for more.", flush=True)
 
 
 def fast(train, tests, wishes, speed):

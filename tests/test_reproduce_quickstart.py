@@ -5,7 +5,7 @@ import pytest
 import tiny
 from PIL import Image
 
-from reproduce import quickstart
+from reproduce import own_images, quickstart
 from reproduce.own_images import settle_plan
 from utils import options
 from utils.errors import UserError
@@ -132,3 +132,10 @@ def test_a_damaged_plan(folders, tmp_path):
 def test_where_the_results_go(folder, name):
     o = quickstart.Quickstart(train_dir=quickstart.Path(folder))
     assert quickstart.default_folder(o).name == name
+
+
+def test_a_busy_machine_is_named(capsys):
+    own_images.note_load(0.9, 2)
+    assert capsys.readouterr().out == ""
+    own_images.note_load(5.25, 2)
+    assert "whose 2 cores had a load of 5.2 in the last minute" in capsys.readouterr().out
