@@ -37,19 +37,19 @@ def main(argv=None):
 
     for name in given.networks:
         path = given.output_dir / f"{file_stem(name)}.safetensors"
-        if is_whole(path, name):
+        if is_whole(path):
             print(f"{path}: already there", flush=True)
         else:
             convert(name, path)
             print(f"{path}: made from {package_of(name)}", flush=True)
 
 
-def is_whole(path, name):
-    """Whether a file holds this network, checksum included. A damaged one is made again."""
-    from models.networks import load_network
+def is_whole(path):
+    """Whether a file is there and matches its checksum. A damaged one is made again."""
+    from utils.checkpoint import load_tensors
 
     try:
-        load_network(path, name)
+        load_tensors(path)
     except UserError:
         return False
     return True
