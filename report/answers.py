@@ -38,33 +38,38 @@ class Answer:
 
 
 def verify(options):
-    """Ask the verifier about all images, write .json and .md, draw the picture. options: Verify."""
+    """Ask the verifier about all images, draw some, write .json and .md. options: Verify."""
     sets, names, network, device = open_with_verifier(options)
     labels = choose_classes(options.classes.classes, names, len(names))
+    slices, output = options.slices.slices, options.sets.output
     shown = {(name, number): column(name, images, labels, number)
-             for number in options.slices.slices for name, images in sets.items()}
-    words = [class_words(name) for name in head_classes(network) or names]
+             for number in slices for name, images in sets.items()}
 
+    words = [class_words(name) for name in head_classes(network) or names]
+    answered = ask(sets, words, network, device)
+    rows = [Row(row_words(name, number, answered[name], slices),
+                [to_pil(sets[name].image(i)) for i in indices],
+                [answered[name][i] for i in indices])
+            for (name, number), indices in shown.items()]
+    draw(rows, [class_words(names[label]) for label in labels],
+         f"What {network.name} sees among its {len(words)} classes", options.columns.columns, output)
+
+    guides = {name: guides_of(run) for name, run in options.sets.runs}
+    text = f"{table(answered, guides)}\n\n{explanation(network.name, len(words), guides)}"
+    write_json(output.with_suffix(".json"), content(network.name, len(words), answered, guides))
+    write_bytes(output.with_suffix(".md"), f"{text}\n\n![pictures]({output.name})\n".encode())
+    print(f"{text}\n\nverify: {output}")
+
+
+def ask(sets, words, network, device):
+    """{set: Answers about all its images}. words: of the network's outputs."""
     answered = {}
     with progress_bar(sum(map(len, sets.values())), "verify", " images", leave=False) as bar:
         for name, images in sets.items():
             logits = outputs(images, range(len(images)), network, device, bar)
             answered[name] = answers(logits, head_labels(network, images.labels), words,
                                      images.names)
-
-    output = options.sets.output
-    guides = {name: guides_of(run) for name, run in options.sets.runs}
-    text = f"{table(answered, guides)}\n\n{explanation(network.name, len(words), guides)}"
-    write_json(output.with_suffix(".json"), content(network.name, len(words), answered, guides))
-    write_bytes(output.with_suffix(".md"), f"{text}\n\n![pictures]({output.name})\n".encode())
-    rows = [Row(row_words(name, number, answered[name], options.slices.slices),
-                [to_pil(sets[name].image(i)) for i in indices],
-                [answered[name][i] for i in indices])
-            for (name, number), indices in shown.items()]
-    title = f"What {network.name} sees among its {len(words)} classes"
-    draw(rows, [class_words(names[label]) for label in labels], title,
-         options.columns.columns, output)
-    print(f"{text}\n\nverify: {output}")
+    return answered
 
 
 def open_with_verifier(options):

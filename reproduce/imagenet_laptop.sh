@@ -2,7 +2,7 @@
 # Ten ImageNet classes at 224 px from noise, on a CPU, by networks that were trained on ImageNet:
 # PRISM beside SRe2L, and what a third network sees.   sh imagenet_laptop.sh [--option value ...]
 # Both get the same noise, seeds, steps, learning rate and priors, and --bn-normalise layers: the
-# default BN term is far too strong for these networks. About 20 minutes on two cores.
+# default BN term is far too strong for these networks. About 15 minutes on two cores.
 ROOT=$(CDPATH= cd "$(dirname "$0")/.." && pwd)     # the project's root
 CLASSES=${CLASSES:-}                               # wnids with commas, or a list; empty: ten
 IPC=${IPC:-2}                                      # images per class
