@@ -51,8 +51,9 @@ def verify(options):
                 [to_pil(sets[name].image(i)) for i in indices],
                 [answered[name][i] for i in indices])
             for (name, number), indices in shown.items()]
-    draw(rows, [class_words(names[label]) for label in labels],
-         f"What {network.name} sees among its {len(words)} classes", options.columns.columns, output)
+    title = f"What {network.name} sees among its {len(words)} classes"
+    draw(rows, [class_words(names[label]) for label in labels], title, options.columns.columns,
+         output)
 
     guides = {name: guides_of(run) for name, run in options.sets.runs}
     text = f"{table(answered, guides)}\n\n{explanation(network.name, len(words), guides)}"
