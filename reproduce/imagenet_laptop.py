@@ -38,6 +38,9 @@ class Laptop:
     lr: float = option(
         0.25, "learning rate of both methods (SRe2L's; PRISM's own 0.05 hardly leaves the noise in "
         "so few steps)", group="method", type=options.positive_float)
+    r_bn: float = option(
+        0.1, "weight of both methods' BN term, which is divided by the layers", group="method",
+        type=options.weight)
     tv_l2: float = option(
         0.02, "weight of SRe2L's total-variation prior in both methods, which takes away the noise "
         "that they start from", group="method", type=options.weight)
@@ -106,8 +109,8 @@ def list_steps(o):
     # The BN term of these networks is far too strong unless it is divided by their layers, and
     # ten of the head's columns alone are a weak target (docs/results.md).
     both = ["--start", "noise", "--classes", o.classes, "--image-size", o.image_size, *weights,
-            "--head", "full", "--bn-normalise", "layers", "--lr", o.lr, "--tv-l2", o.tv_l2,
-            "--iteration", o.iteration, "--steps", "constant", "--ipc-end", o.ipc,
+            "--head", "full", "--bn-normalise", "layers", "--r-bn", o.r_bn, "--tv-l2", o.tv_l2,
+            "--lr", o.lr, "--iteration", o.iteration, "--steps", "constant", "--ipc-end", o.ipc,
             "--seed", o.seed, *run]
     law = ["--bn-teachers", *o.bn_teachers, "--bn-law", "exact", "--bn-count",
            1 + len(o.bn_teachers)]
