@@ -176,10 +176,9 @@ def recover_floor(found, args, device):
                  "floor": functools.partial(OurStep, recover.work, floor)}
         if precision == "fp32":
             steps["reference"] = functools.partial(Reference, recover.work)
-        found[precision] = {"law": recover.seconds(steps)}
-        found[precision]["alone"] = {
+        found[precision] = {"law": recover.seconds(steps), "alone": {
             name: time_alone(name, {"eager": ours}, {"eager": floor}, recover.work, turns)
-            for name in recover.names}
+            for name in recover.names}}
 
 
 # The other stages
@@ -199,8 +198,8 @@ def relabel_epochs(found, args, device):
     for precision in ORDER:
         o = options_of(relabel, args, precision, turns=5 if on_gpu else 1,
                        batches=20 if on_gpu else 2)
-        found[precision] = relabel_epoch.measured(o, device, ["fp16"], reference=False)
-        found[precision]["images"] = o.batches * o.batch_size
+        found[precision] = {"images": o.batches * o.batch_size, **relabel_epoch.measured(
+            o, device, ["fp16"], reference=False)}
 
 
 def validate_epochs(found, args, device):
@@ -209,8 +208,8 @@ def validate_epochs(found, args, device):
     for precision in ORDER:
         o = options_of(validate, args, precision, turns=5 if on_gpu else 1,
                        test_images=1000 if on_gpu else 8)
-        found[precision] = validate_steps.measured(o, device, ["together", "floor"])
-        found[precision]["images"] = o.batch_size
+        found[precision] = {"images": o.batch_size, **validate_steps.measured(
+            o, device, ["together", "floor"])}
 
 
 # The tests

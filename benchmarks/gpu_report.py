@@ -82,9 +82,9 @@ def text(figures, hardware):
     rows = [HEADER, *table(figures)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
     for row in rows:
-        first, *others = (cell.ljust(width) if i in (0, 3) else cell.rjust(width)
-                          for i, (cell, width) in enumerate(zip(row, widths, strict=True)))
-        lines.append("  ".join([first, *others]).rstrip())
+        words = [word.ljust(width) if i in (0, 3) else word.rjust(width)
+                 for i, (word, width) in enumerate(zip(row, widths, strict=True))]
+        lines.append("  ".join(words).rstrip())
     return "\n".join([*lines, *notes(figures)])
 
 
@@ -101,17 +101,22 @@ def headline(parts, hardware):
 
 
 def table(figures):
-    """Rows of texts [what, bf16, fp32, target]. Columns that do not differ are written once."""
+    """Rows of texts [what, bf16, fp32, target], of what was measured."""
     parts = figures["parts"]
     rows = [*_device(parts.get("device", {})), *_recover(parts, figures["targets"]),
             *_other_stages(parts)]
-    for stage in ("recover", "relabel", "validate", "all"):
-        hours = {name: found.get(stage) for name, found in figures["cell"].items()}
-        if any(hours.values()):
-            target = _verdict(figures["targets"], "hours") if stage == "all" else ""
-            rows.append(_row(f"Table 1, R18 IPC 10: {stage}, GPU-hours", hours, "{:.2f}", target))
-    if "tests" in parts:
-        tests = parts["tests"]
+    hours = figures["cell"]
+    stages = [stage for stage in ("recover", "relabel", "validate")
+              if all(stage in found for found in hours.values())]
+    if hours and stages:
+        rows.append([f"Table 1, R18 IPC 10, hours: {'+'.join(stages)}",
+                     *("+".join(f"{hours[name][stage]:.2f}" for stage in stages)
+                       for name in PRECISIONS), ""])
+        whole = {name: found.get("all") for name, found in hours.items()}
+        rows.append(_row("  of the whole cell", whole, "{:.2f}", _verdict(figures["targets"],
+                                                                           "hours")))
+    tests = parts.get("tests", {})
+    if "passed" in tests:
         rows.append([f"GPU tests: {tests['passed']} passed, {len(tests['failed'])} failed, "
                      f"{tests['skipped']} skipped", "", "", ""])
     return rows
@@ -123,11 +128,11 @@ def _device(found):
         values = {name: value / 1e12 for name, value in found["matrix product, FLOP/s"].items()}
         rows.append(_row("matrix product, TFLOP/s", values, "{:.3g}"))
         if "tf32" in values:
-            allowed = ", ".join(f"{name} {'use' if used else 'do not use'} it"
-                                for name, used in found["tf32"].items())
-            rows.append(_row(f"  in TF32 ({allowed})", {"fp32": values["tf32"]}, "{:.3g}"))
+            used = ", ".join(f"{name}: {'yes' if allowed else 'no'}"
+                             for name, allowed in found["tf32"].items())
+            rows.append(_row(f"  in TF32 ({used})", {"fp32": values["tf32"]}, "{:.3g}"))
     if "copy, bytes/s" in found:
-        rows.append(["copy, GB/s", f"{found['copy, bytes/s'] / 1e9:.3g}", "", ""])
+        rows.append(["copy, GB/s", f"{found['copy, bytes/s'] / 1e9:,.0f}", "", ""])
     return rows
 
 
@@ -144,12 +149,17 @@ def _recover(parts, targets):
         rows.append(_row(f"recover {mode}, {units} unit{'s' * (units > 1)} a step: image-steps/s",
                          values, "{:,.0f}"))
     if rows:
-        rows[-1][3] = _verdict(targets, "image-steps/s", "best bf16 ")
+        rows[-1][3] = _verdict(targets, "image-steps/s", "bf16 ")
 
     peaks = {name: max((row["peak bytes"] / 1e9 for row in found.values() if row["peak bytes"]),
                        default=None) for name, found in by_precision.items()}
     if any(peaks.values()):
         rows.append(_row("  most memory, GB", peaks, "{:.1f}"))
+    hosts = {name: max((row["host seconds, all teachers"] / row["seconds, all teachers"]
+                        for row in found.values()), default=None)
+             for name, found in by_precision.items()}
+    if any(peaks.values()):
+        rows.append(_row("  host's share of a step's time, at most", hosts, "{:.0%}"))
     if "floor" in parts:
         shares = {name: found["law"]["ours"] / found["law"]["floor"]
                   for name, found in parts["floor"].items()}
@@ -195,14 +205,11 @@ def _verdict(targets, name, before=""):
 
 
 def notes(figures):
-    """Lines about what is not in the table, and how hours were computed."""
+    """Lines about how hours were computed, and what is not in the table."""
     lines = []
     if figures["cell"]:
-        work = cell.counts()
-        lines.append(f"GPU-hours: measured rates times {work['image-steps'] / 1e6:.1f} M "
-                     f"image-steps, {work['crops'] / 1e6:.0f} M crops, "
-                     f"{work['training images'] / 1e6:.0f} M training images and "
-                     f"{work['tests']} tests of {work['test images']:,}; images are decoded once.")
+        lines.append("GPU-hours are measured rates times the counts of the cell's options, with "
+                     "images decoded once.")
     for title in ("left out", "failed"):
         if figures[title]:
             lines.append(f"{title}: {', '.join(figures[title])}")

@@ -90,7 +90,8 @@ def test_the_counts_of_the_cell():
 
 def made_up():
     """Figures of an invented GPU, of all parts."""
-    row = {"units": 1, "waits": 0, "peak bytes": 6e9, "image-steps/s": 7_000.0}
+    row = {"units": 1, "waits": 0, "peak bytes": 6e9, "image-steps/s": 7_000.0,
+           "host seconds, all teachers": 0.03, "seconds, all teachers": 0.04}
     faster = {**row, "units": 5, "image-steps/s": 12_750.0}
     rates = {"decoded once": 5_000.0, "decoding": 500.0}
     return {
@@ -147,13 +148,17 @@ def test_the_table_of_a_gpu():
     lines = gpu_report.text(figures, {"device": "NVIDIA X"}).splitlines()
     assert lines[0] == "NVIDIA X, 80 GB, torch 2.11.0, cuda 13.0, driver 580"
     assert len(lines) <= 25
+    assert max(map(len, lines)) <= 110
     text = [" ".join(line.split()) for line in lines]
     assert "matrix product, TFLOP/s 800 50" in text
-    assert "recover compiled, 5 units a step: image-steps/s 17,000 best bf16 ≥ 14,000: met" in text
+    assert "recover compiled, 5 units a step: image-steps/s 17,000 bf16 ≥ 14,000: met" in text
+    assert "host's share of a step's time, at most 75% 75%" in text
     assert "memory, five teachers / largest alone 1.20 1.40 ≤ 1.3: met" in text
     assert "waits for the GPU in steps of all stages 2 0: not met" in text
     assert "GPU tests: 20 passed, 0 failed, 1 skipped" in text
-    assert any("30 tests of 50,000" in line for line in text)
+    assert ("Table 1, R18 IPC 10, hours: recover+relabel+validate 0.42+0.42+0.28 1.01+0.42+0.28"
+            ) in text
+    assert "of the whole cell 1.12 1.71 ≤ 1: not met" in text
     assert text[-2:] == ["left out: compiled-fp32", "failed: floor"]
 
 
