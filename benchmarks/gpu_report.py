@@ -156,10 +156,10 @@ def _recover(parts, targets):
     if any(peaks.values()):
         rows.append(_row("  most memory, GB", peaks, "{:.1f}"))
     hosts = {name: max((row["host seconds, all teachers"] / row["seconds, all teachers"]
-                        for row in found.values()), default=None)
-             for name, found in by_precision.items()}
-    if any(peaks.values()):
-        rows.append(_row("  host's share of a step's time, at most", hosts, "{:.0%}"))
+                        for row in found.values() if "host seconds, all teachers" in row),
+                       default=None) for name, found in by_precision.items()}
+    if any(hosts.values()):
+        rows.append(_row("  host's time / step's, eager, at most", hosts, "{:.2f}"))
     if "floor" in parts:
         shares = {name: found["law"]["ours"] / found["law"]["floor"]
                   for name, found in parts["floor"].items()}

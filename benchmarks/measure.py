@@ -125,22 +125,6 @@ def _now(device):
     return event
 
 
-def host_seconds(function, device, turns=5):
-    """Median seconds until function() returns on an idle device.
-
-    On a GPU that is the time to tell it what to do. Where it is as long as the work itself, the
-    host is too slow for this GPU.
-    """
-    times = []
-    for _ in range(turns):
-        _wait(device)
-        begin = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - begin)
-    _wait(device)
-    return statistics.median(times)
-
-
 def count_waits(function, device):
     """How often the host waits for the GPU in function(), which PyTorch tells; None on a CPU."""
     if device.type != "cuda":
@@ -177,11 +161,19 @@ def peak_memory(device, function, *args):
         return pool.apply(_measure_memory, (function, args))
 
 
+def release(device):
+    """Give a GPU's memory that nothing uses any more back to it."""
+    gc.collect()
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()
+
+
 def _gpu_memory(device, function, args):
     import torch
 
-    gc.collect()
-    torch.cuda.empty_cache()
+    release(device)
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     function(*args)
