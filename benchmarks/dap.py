@@ -45,7 +45,7 @@ def main(argv=None):
     from benchmarks.dap_steps import expected_ratios, sample_once, variants  # needs PyTorch
 
     device = measure.start(args)
-    seconds = measure.in_turn(variants(args, device), args.turns, device, warm_up=1)
+    seconds = measure.in_turn(variants(args, device), args.turns, device, warm_up=1, calls=1)
     expected = expected_ratios(args)
     rows = {name: {"s": value, "/ plain": value / seconds["plain"], "expected": expected[name],
                    "share of guidance": 1 - seconds["plain"] / value}

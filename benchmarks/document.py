@@ -8,6 +8,7 @@ Each benchmark gets its tables, one for each run and hardware.
 import json
 import statistics
 
+from benchmarks import gpu_report
 from report.verdicts import spread
 from reproduce import ROOT
 from reproduce.document import rewrite
@@ -32,7 +33,7 @@ def markdown(folder):
     sections, on_gpu = [], False
     for name, (title, write) in _BENCHMARKS.items():
         runs = []
-        for device in ("cpu", "cuda"):
+        for device in ("cuda",) if name == "gpu" else ("cpu", "cuda"):
             path = folder / f"{name}_{device}.json"
             runs += json.loads(path.read_text())["runs"] if path.exists() else []
         on_gpu = on_gpu or any(run["hardware"]["device"] != "cpu" for run in runs)
@@ -40,8 +41,9 @@ def markdown(folder):
             tables = "\n\n".join(_one(name, run, write) for run in runs)
             sections.append(f"**{title}** {tables}")
     if not on_gpu:
-        sections.insert(0, "All figures are of CPUs; no GPU has been measured yet. The commands "
-                           "below run on a GPU as they are.")
+        sections.insert(0, "All figures are of CPUs; no GPU has been measured yet. "
+                           "`sh benchmarks/gpu.sh` measures one, and the commands below run on a "
+                           "GPU as they are.")
     return "\n\n".join(sections)
 
 
@@ -155,7 +157,14 @@ def _dap(run):
                    "peak MB"], rows)
 
 
+def _gpu(run):
+    rows = gpu_report.table(run)
+    return "\n\n".join([gpu_report.headline(run["parts"], run["hardware"]) + ".",
+                        _table(gpu_report.HEADER, rows), *gpu_report.notes(run)])
+
+
 _BENCHMARKS = {
+    "gpu": ("A GPU in minutes.", _gpu),
     "recover": ("Recover's step.", _recover),
     "relabel": ("Relabel.", _relabel),
     "validate": ("A student's step.", _validate),

@@ -4,6 +4,7 @@ PyTorch is imported when it is needed, so that --help answers at once.
 """
 
 import contextlib
+import gc
 import io
 import json
 import multiprocessing
@@ -13,6 +14,7 @@ import re
 import statistics
 import sys
 import time
+import warnings
 from pathlib import Path
 
 from data import run_folder
@@ -22,6 +24,7 @@ from utils.files import write_json
 from utils.precision import PRECISIONS
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "benchmarks"
+CALLS = 5  # in a row on a GPU: one alone would be timed with the wait for its end
 
 # glibc keeps freed memory for the next step, as in the stages (utils/launch.sh).
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "2147483647"}
@@ -80,12 +83,14 @@ def quietly(function, *args):
         return function(*args)
 
 
-def in_turn(variants, turns, device, warm_up=2):
-    """Median seconds of each variant: {name: seconds}.
+def in_turn(variants, turns, device, warm_up=2, calls=None):
+    """Median seconds of a call of each variant: {name: seconds}.
 
     variants: {name: function}. All of them are called one after the other, `turns` times. Before
-    that each is called `warm_up` times, so that compilation and first calls are not timed.
+    that each is called `warm_up` times, so that compilation and first calls are not timed. calls:
+    in a row, of which the mean is one time (default: CALLS on a GPU, or one on a CPU).
     """
+    calls = calls or (CALLS if device.type == "cuda" else 1)
     for function in variants.values():
         for _ in range(warm_up):
             function()
@@ -93,12 +98,47 @@ def in_turn(variants, turns, device, warm_up=2):
     times = {name: [] for name in variants}
     for _ in range(turns):
         for name, function in variants.items():
-            _wait(device)
-            begin = time.perf_counter()
-            function()
-            _wait(device)
-            times[name].append(time.perf_counter() - begin)
+            times[name].append(_seconds(function, calls, device))
     return {name: statistics.median(seconds) for name, seconds in times.items()}
+
+
+def _seconds(function, calls, device):
+    """Mean seconds of calls in a row. A GPU's are those between two of its own events."""
+    _wait(device)
+    begin = _now(device)
+    for _ in range(calls):
+        function()
+    end = _now(device)
+    _wait(device)
+    seconds = begin.elapsed_time(end) / 1e3 if device.type == "cuda" else end - begin
+    return seconds / calls
+
+
+def _now(device):
+    """This moment: of the clock, or an event among what a GPU has been told to do."""
+    if device.type != "cuda":
+        return time.perf_counter()
+    import torch
+
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def count_waits(function, device):
+    """How often the host waits for the GPU in function(), which PyTorch tells; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    import torch
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            function()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return sum("synchronizing CUDA operation" in str(warning.message) for warning in caught)
 
 
 def _wait(device):
@@ -110,21 +150,38 @@ def _wait(device):
 
 
 def peak_memory(device, function, *args):
-    """Bytes that function(*args) needs at its peak, in a fresh process.
+    """Bytes that function(*args) needs at its peak, beyond what there was before the call.
 
-    function: of a module's top level, so that the process can import it. On a GPU these are the
-    bytes of PyTorch's allocator; on a CPU those of the process beyond what it had before the call.
+    On a GPU these are the bytes of PyTorch's allocator. On a CPU they are those of a fresh process,
+    which must be able to import the function: it is of a module's top level.
     """
+    if device.type == "cuda":
+        return _gpu_memory(device, function, args)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_measure_memory, (device, function, args))
+        return pool.apply(_measure_memory, (function, args))
 
 
-def _measure_memory(device, function, args):
+def release(device):
+    """Give a GPU's memory that nothing uses any more back to it."""
+    gc.collect()
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()
+
+
+def _gpu_memory(device, function, args):
     import torch
 
-    if device.type == "cuda":
-        function(*args)
-        return torch.cuda.max_memory_allocated(device)
+    release(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    function(*args)
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def _measure_memory(function, args):
+    import torch
 
     torch.randn(64, 64).mm(torch.randn(64, 64))  # the first product sets up its library
     Path("/proc/self/clear_refs").write_text("5")  # Linux: importing PyTorch had a peak of its own

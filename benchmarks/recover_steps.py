@@ -46,10 +46,10 @@ class Work:
         x = torch.randn(shape, generator=stream("benchmark", "start")).to(self.device)
         return images.clamp_(x), (torch.arange(self.count) % CLASSES).to(self.device)
 
-    def unit(self, teachers):
-        """The unit, guided by these Teachers."""
+    def unit(self, teachers, number=0):
+        """The unit, guided by these Teachers. number: of several, which have their own crops."""
         classes = tuple(i % CLASSES for i in range(self.count))
-        return Unit("benchmark", 0, (0, 0), classes, (0,) * self.count, STEPS,
+        return Unit("benchmark", number, (0, number), classes, (0,) * self.count, STEPS,
                     TeacherDraws(TeacherLaw()), (0,), teachers)
 
 
@@ -70,17 +70,23 @@ def alignments_of(kind, names, arithmetic, device):
 
 
 class OurStep:
-    """The step of recover.synthesize for one unit; a call takes the next one."""
+    """The step of recover.synthesize for units that share a forward; a call takes the next one.
 
-    def __init__(self, work, alignments, teachers):
-        self.state = UnitState(work.unit(teachers), *work.start())
-        self.alignments, self.steps = alignments, itertools.count(1)  # the terms of 0 are logged
+    first: its number. The terms of step 0, and of every log_every-th one, are logged.
+    """
+
+    def __init__(self, work, alignments, teachers, units=1, first=1):
+        self.states = [UnitState(work.unit(teachers, number), *work.start())
+                       for number in range(units)]
+        self.alignments, self.steps = alignments, itertools.count(first)
 
     def __call__(self):
         step = next(self.steps)
-        view = self.state.view(step, OPTIONS)
-        loss_gradient([view], self.alignments, OPTIONS.losses)
-        self.state.descend(view, step, OPTIONS)
+        views = [state.view(step, OPTIONS) for state in self.states]
+        loss_gradient(views, self.alignments, OPTIONS.losses)
+        for state, view in zip(self.states, views, strict=True):
+            state.descend(view, step, OPTIONS)
+            state.log.arrived()
 
 
 class FoldedAlignment:
@@ -189,12 +195,10 @@ def measured(args, device):
     def seconds(teachers):
         return time_step(teachers, ours, floor, work, args.turns)
 
-    drawn = [(probability, seconds(teachers)) for probability, teachers in draws]
-    law_seconds = {variant: sum(probability * times[variant] for probability, times in drawn)
-                   for variant in drawn[0][1]}
+    law_seconds = over_draws(draws, seconds)
     return {"seconds alone": alone,
             "seconds": {"law": law_seconds, "all teachers": seconds(everyone)},
-            "memory": measure_memory(names, everyone, arithmetics, work),
+            "memory": measure_memory(names, everyone, {"reference": None, **arithmetics}, work),
             "image_steps_per_second": args.batch_size / law_seconds[list(arithmetics)[-1]]}
 
 
@@ -212,6 +216,16 @@ def possible_draws(law):
     return [(math.comb(slots, k) * p**k * (1 - p) ** (slots - k) / math.comb(len(pool), k),
              Teachers(law.primary_teacher, (law.primary_teacher, *subset)))
             for k in range(slots + 1) for subset in itertools.combinations(pool, k)]
+
+
+def over_draws(draws, seconds):
+    """Mean seconds over the sets of possible_draws: {variant: seconds}.
+
+    seconds: function of Teachers that gives {variant: seconds}.
+    """
+    drawn = [(probability, seconds(teachers)) for probability, teachers in draws]
+    return {variant: sum(probability * times[variant] for probability, times in drawn)
+            for variant in drawn[0][1]}
 
 
 def time_alone(name, ours, floors, work, turns):
@@ -242,10 +256,12 @@ def time_step(teachers, ours, floor, work, turns):
     return measure.in_turn(variants, turns, work.device)
 
 
-def measure_memory(names, everyone, arithmetics, work):
-    """Peak bytes with each network alone and with all teachers, and the ratio to the largest."""
-    sets = {f"{name} alone": Teachers(name, (name,)) for name in names}
-    variants, count = {"reference": None, **arithmetics}, {}
+def measure_memory(names, everyone, variants, work):
+    """Peak bytes with each network alone and with all teachers, and the ratio to the largest.
+
+    variants: {name: Arithmetic of our step, or None for the reference}.
+    """
+    sets, count = {f"{name} alone": Teachers(name, (name,)) for name in names}, {}
     for title, teachers in {**sets, "all teachers": everyone}.items():
         count[title] = {variant: measure.peak_memory(work.device, two_steps, work, teachers, how)
                         for variant, how in variants.items()}

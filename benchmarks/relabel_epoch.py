@@ -25,26 +25,30 @@ VIEWS = {"min_scale_crops": 0.25, "flip_prob": 0.5, "mix_type": "cutmix", "mix_a
          "fkd_seed": 42}
 
 
-def measured(args, device):
-    """All figures of the benchmark, as its JSON file keeps them."""
+def measured(args, device, formats=LABEL_FORMATS, reference=True):
+    """The figures of the benchmark, as its JSON file keeps them.
+
+    formats: number formats, fp16 among them. reference: whether it is timed as well.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        ours = labellings(args, device, Path(folder))
+        ours = labellings(args, device, Path(folder), formats)
         images = ours["fp16"].images
         begin = time.perf_counter()
         decoded = images.all_pixels
         decoding = (time.perf_counter() - begin) / len(decoded)
 
-        variants = {"reference": Reference(ours["fp16"], args.workers),
-                    **{name: functools.partial(measure.quietly, labelling.run, [0])
-                       for name, labelling in ours.items()},
-                    "floor": floor(ours["fp16"], Arithmetic(args.precision, args.compile))}
-        seconds = measure.in_turn(variants, args.turns, device, warm_up=1)
-    return {"seconds": seconds, "seconds to decode an image": decoding,
+        variants = {"reference": Reference(ours["fp16"], args.workers)} if reference else {}
+        for name, labelling in ours.items():
+            variants[name] = functools.partial(measure.quietly, labelling.run, [0])
+        variants["floor"] = floor(ours["fp16"], Arithmetic(args.precision, args.compile))
+        seconds = measure.in_turn(variants, args.turns, device, warm_up=1, calls=1)
+        waits = measure.count_waits(functools.partial(label_batch, ours["fp16"]), device)
+    return {"seconds": seconds, "seconds to decode an image": decoding, "waits in a batch": waits,
             "bytes a row": {name: labelling.number_format.bytes_per_row
                             for name, labelling in ours.items()}}
 
 
-def labellings(args, device, folder):
+def labellings(args, device, folder, formats=LABEL_FORMATS):
     """{number format: Labelling of relabel} of the same images by the same ensemble."""
     images = random_images(folder / "images", args.batches * args.batch_size, args.image_size,
                            args.classes)
@@ -59,7 +63,13 @@ def labellings(args, device, folder):
         write_json(folder / name / "labels.json", manifest)  # as relabel does before it labels
         return Labelling(folder / name, images, ensemble, manifest, device)
 
-    return {name: labelling(name) for name in LABEL_FORMATS}
+    return {name: labelling(name) for name in formats}
+
+
+def label_batch(labelling):
+    """What an epoch does for each batch."""
+    views = labelling.views(draw_plan(labelling.plan_options, 0), 0)
+    labelling.number_format.encode(labelling.ensemble(views))
 
 
 def floor(labelling, arithmetic):

@@ -141,17 +141,20 @@ STEPS = {"plain": plain_step, "apart": functools.partial(our_step, together=Fals
 
 # Figures
 
-def measured(args, device):
-    """All figures of the benchmark, as its JSON file keeps them."""
+def measured(args, device, steps=tuple(STEPS)):
+    """The figures of the benchmark, as its JSON file keeps them.
+
+    steps: names of variants, "together" among them.
+    """
     with tempfile.TemporaryDirectory() as folder:
         work = Work(args, device, Path(folder))
         batches = work.batches()
-        variants = {**{name: make(work) for name, make in STEPS.items()},
-                    DATA: lambda: next(batches)}
+        variants = {**{name: STEPS[name](work) for name in steps}, DATA: lambda: next(batches)}
         seconds = measure.in_turn(variants, args.turns, device)
+        waits = measure.count_waits(variants["together"], device)
         tests = time_tests(work.network(), args, device, Path(folder))
     return {"seconds": seconds, "data_share": seconds[DATA] / seconds["together"],
-            "test_images_per_second": tests}
+            "waits in a step": waits, "test_images_per_second": tests}
 
 
 def time_tests(network, args, device, folder):
@@ -175,5 +178,5 @@ def time_tests(network, args, device, folder):
         "decoding": lambda: dataset_accuracy(network, images, device),
         "decoded once": lambda: accuracy(network, decoded(images, folder / "cache"), images.labels,
                                          device),
-        "floor": forward}, args.turns, device, warm_up=1)
+        "floor": forward}, args.turns, device, warm_up=1, calls=1)
     return {name: len(images) / value for name, value in seconds.items()}

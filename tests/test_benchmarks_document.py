@@ -36,6 +36,30 @@ def test_a_run_has_its_command_hardware_and_ratios(tmp_path):
     assert "no GPU has been measured" not in text
 
 
+def test_a_gpus_figures_are_shown_and_a_cpus_trial_is_not(tmp_path):
+    trial = {"options": {"budget": 60}, "hardware": RUN["hardware"], "versions": RUN["versions"],
+             "parts": {"device": {"matrix product, FLOP/s": {"bf16": 1e12}}}, "left out": {},
+             "failed": {}, "cell": {}, "targets": {}}
+    (tmp_path / "gpu_cpu.json").write_text(json.dumps({"runs": [trial]}))
+    text = document.markdown(tmp_path)
+    assert "matrix product" not in text
+    assert "no GPU has been measured yet. `sh benchmarks/gpu.sh` measures one" in text
+
+    on_gpu = {**trial, "hardware": {**RUN["hardware"], "device": "NVIDIA X"},
+              "parts": {"recover": {"bf16": [{"units": 2, "image-steps/s": 15000.0, "waits": 0,
+                                              "peak bytes": 8e9,
+                                              "host seconds, all teachers": 1.0,
+                                              "seconds, all teachers": 2.0}]}},
+              "targets": {"image-steps/s": [15000.0, True]}, "left out": {"memory": "budget"}}
+    (tmp_path / "gpu_cuda.json").write_text(json.dumps({"runs": [on_gpu]}))
+    text = document.markdown(tmp_path)
+    assert "no GPU has been measured" not in text
+    assert "`python -m benchmarks.gpu --budget 60` (NVIDIA X, AVX512" in text
+    assert ("| recover eager, 2 units a step: image-steps/s | 15,000 |  | bf16 ≥ 14,000: met |"
+            ) in text
+    assert "left out: memory" in text
+
+
 def test_speed_md_is_what_the_generator_writes():
     text = document.FILE.read_text()
     made = replaced(text, {"speed": document.markdown(document.RESULTS)}, document.FILE.name)

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 import time
+import warnings
 from argparse import Namespace
 from pathlib import Path
 
@@ -20,6 +21,28 @@ def test_variants_are_timed_in_turn_after_a_warm_up():
     seconds = measure.in_turn(variants, 3, CPU)
     assert calls == ["a", "a", "b", "b"] + ["a", "b"] * 3
     assert seconds["b"] >= 0.02 > seconds["a"]
+
+
+def test_calls_in_a_row_are_one_time():
+    calls = []
+    seconds = measure.in_turn({"a": lambda: (calls.append("a"), time.sleep(0.01))}, 2, CPU,
+                              warm_up=1, calls=4)
+    assert len(calls) == 1 + 2 * 4
+    assert 0.01 <= seconds["a"] < 0.03
+
+
+def test_waits_are_counted_where_pytorch_tells_them(monkeypatch):
+    modes = []
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+
+    def function():
+        assert modes == ["warn"]
+        for text in ("called a synchronizing CUDA operation", "something else") * 3:
+            warnings.warn(text, stacklevel=1)
+
+    assert measure.count_waits(function, torch.device("cuda")) == 3
+    assert modes == ["warn", "default"]
+    assert measure.count_waits(function, CPU) is None
 
 
 def allocate(megabytes):
@@ -61,7 +84,7 @@ def test_the_allocator_is_set_as_for_the_stages():
 
 
 def test_help_does_not_wait_for_pytorch():
-    names = ("recover", "relabel", "validate", "scaling", "bf16")
+    names = ("recover", "relabel", "validate", "scaling", "bf16", "gpu")
     program = (f"import sys, {', '.join(f'benchmarks.{name}' for name in names)}\n"
                "sys.exit('torch' in sys.modules)")
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0

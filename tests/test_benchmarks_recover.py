@@ -33,13 +33,17 @@ def start():
     return Work(4, 64, CPU), teachers, alignments_of(NormAlignment, NETS, Arithmetic(), CPU)
 
 
-def test_our_step_is_that_of_recover():
+@pytest.mark.parametrize("units", [1, 2])
+def test_our_step_is_that_of_recover(units):
     work, teachers, alignments = start()
-    ours = OurStep(work, alignments, teachers)
-    state = UnitState(work.unit(teachers), *work.start())
+    ours = OurStep(work, alignments, teachers, units)
+    states = [UnitState(work.unit(teachers, i), *work.start()) for i in range(units)]
     ours()
-    next(synthesize([state], alignments, OPTIONS, first_step=1))
-    assert torch.equal(ours.state.x, state.x)
+    next(synthesize(states, alignments, OPTIONS, first_step=1))
+    for mine, state in zip(ours.states, states, strict=True):
+        assert torch.equal(mine.x, state.x)
+    if units == 2:
+        assert not torch.equal(states[0].x, states[1].x)  # they have their own crops
 
 
 def test_the_reference_takes_our_steps():

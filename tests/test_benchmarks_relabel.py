@@ -1,11 +1,12 @@
+import functools
 import json
 
 import pytest
 import torch
 
-from benchmarks import relabel
+from benchmarks import measure, relabel
 from benchmarks.plain_views import PlainViews
-from benchmarks.relabel_epoch import Reference, floor, labellings
+from benchmarks.relabel_epoch import Reference, floor, label_batch, labellings
 from data.epoch_plan import draw_plan, make_views
 from data.labels import EpochLabels
 from data.names import LABEL_FORMATS
@@ -65,6 +66,16 @@ def test_the_floor_runs_every_teacher_on_every_batch(ours):
     for hook in hooks:
         hook.remove()
     assert calls == [(name, 3) for name in TEACHERS] * 2
+
+
+@pytest.mark.gpu
+def test_a_batch_of_labels_waits_for_no_gpu(tmp_path):
+    args = relabel.get_args_parser().parse_args(
+        [*TINY, "--batch-size", "3", "--classes", "7", "--batches", "2"])
+    gpu = torch.device("cuda")
+    for labelling in labellings(args, gpu, tmp_path).values():
+        label_batch(labelling)  # first calls may wait
+        assert measure.count_waits(functools.partial(label_batch, labelling), gpu) == 0
 
 
 def test_a_small_run_from_start_to_file(tmp_path, capsys):

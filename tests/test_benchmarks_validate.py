@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from benchmarks import validate
+from benchmarks import measure, validate
 from benchmarks.validate_steps import DATA, STEPS, Work
 
 CPU = torch.device("cpu")
@@ -31,6 +31,15 @@ def test_all_variants_take_the_same_step(work):
     plain, apart, together = (float(STEPS[name](work)()) for name in ("plain", "apart", "together"))
     assert plain == pytest.approx(apart, rel=1e-3)
     assert together == pytest.approx(apart, rel=1e-5)
+
+
+@pytest.mark.gpu
+def test_a_students_step_and_its_data_wait_for_no_gpu(tmp_path):
+    args, gpu = validate.get_args_parser().parse_args([*TINY, "--batch-size", "6"]), "cuda"
+    step = STEPS["together"](Work(args, torch.device(gpu), tmp_path))
+    for _ in range(2):  # first calls may wait
+        step()
+    assert measure.count_waits(lambda: [step() for _ in range(5)], torch.device(gpu)) == 0
 
 
 def test_a_small_run_from_start_to_file(tmp_path, capsys):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.bn_statistics import (
     BatchNormStatistics,
@@ -80,6 +81,37 @@ def test_the_same_forward_gives_logits_and_statistics_of_every_layers_input(netw
         np.testing.assert_allclose(var.numpy(), expected_var, rtol=1e-4, atol=1e-5)
         assert running_mean is layer.running_mean
         assert running_var is layer.running_var
+
+
+class Calls(TorchDispatchMode):
+    """Names of the operations that run inside the block, which are kernels on a GPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.append(function._opname)
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_forward_repeats_nothing_that_stays_as_it_is(network):
+    """Scales of frozen layers are made once, and the statistics of a single unit are not copied."""
+    x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    with BatchNormStatistics(network) as taps:
+        with Calls() as calls:
+            taps(x, [4])
+        assert calls.names.count("batch_norm_update_stats") == len(taps.layers)
+        assert "rsqrt" not in calls.names
+        assert "stack" not in calls.names
+
+    with torch.no_grad():
+        taps.layers[0].weight.mul_(2)
+    (old,) = torch.autograd.grad(taps.network(x).sum(), x)
+    with taps:  # entered again, it has the scales of the weights as they are now
+        (new,) = torch.autograd.grad(taps(x, [4])[0].sum(), x)
+        taps.layers[0].weight.div_(2)
+    torch.testing.assert_close(new, old)
 
 
 # the other has BatchNorm with its activation

@@ -153,6 +153,17 @@ def test_compiled_networks_equal_the_formula_written_out():
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("case", ["plain", "priors", "in-turn", "early-late", "density"])
+def test_a_gpu_equals_the_formula_written_out_on_the_cpu(case):
+    options, u = CASES[case]
+    first = start(u)
+    state = UnitState(u, first.x.detach().cuda(), first.labels.cuda())
+    optimise([state], {name: NormAlignment(copy.deepcopy(net).cuda())
+                       for name, net in NETS.items()}, options)
+    assert torch.allclose(state.x.cpu(), written_out(u, options), rtol=0, atol=1e-8)
+
+
+@pytest.mark.gpu
 @pytest.mark.parametrize("arithmetic", [Arithmetic(), Arithmetic("bf16"), Arithmetic("bf16", True)],
                          ids=str)
 def test_no_step_waits_for_a_gpu(arithmetic):
@@ -161,12 +172,14 @@ def test_no_step_waits_for_a_gpu(arithmetic):
     x = images.clamp_(torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
     state = UnitState(u, x.cuda(), torch.tensor(u.classes).cuda())
     guides = {"s": NormAlignment(net, arithmetic=arithmetic)}
-    for step, _ in synthesize([state], guides, options, 1):
-        if step == 3:  # compilation and first calls may wait
-            torch.cuda.set_sync_debug_mode("error")
-        if step == 8:
-            break
-    torch.cuda.set_sync_debug_mode("default")
+    try:
+        for step, _ in synthesize([state], guides, options, 1):
+            if step == 3:  # compilation and first calls may wait
+                torch.cuda.set_sync_debug_mode("error")
+            if step == 8:
+                break
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
     assert torch.isfinite(state.x).all()
     assert not torch.equal(state.x.cpu(), x)
 

@@ -1,10 +1,12 @@
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
+from benchmarks.measure import count_waits
 from models.networks import build
 from utils.seeding import stream
 from validate import engine
@@ -111,6 +113,25 @@ def test_batch_norm_moves_twice_on_a_batch_of_fifty():
     engine.train_step(apart(network, 50, 2), sgd(network), batch, OBJECTIVE)
     assert int(network[1].num_batches_tracked) == 2
     torch.testing.assert_close(network[1].running_mean, mean)
+
+
+@pytest.mark.gpu
+def test_a_gpu_takes_the_cpus_steps_and_waits_in_none():
+    students = []
+    for device in (CPU, torch.device("cuda")):
+        network, batch = small_network().to(device), random_batch(6)
+        passes = Passes(network, device, MicroBatches(6, 2))
+        optimizer = engine.build_optimizer(network, Optimisation(lr=1e-2, weight_decay=0.01))
+        batch = replace(batch, **{name: getattr(batch, name).to(device) for name in
+                                  ("images", "soft_labels", "classes", "partner_classes")})
+        engine.train_step(passes, optimizer, batch, OBJECTIVE)  # first calls may wait
+        waits = count_waits(lambda: [engine.train_step(passes, optimizer, batch, OBJECTIVE)  # noqa: B023
+                                     for _ in range(3)], device)
+        students.append(network)
+    assert waits == 0
+    cpu, gpu = (student.cpu().state_dict() for student in students)
+    for name, tensor in cpu.items():
+        torch.testing.assert_close(gpu[name], tensor, rtol=1e-6, atol=1e-9)
 
 
 def test_a_batch_of_one_uses_and_leaves_running_statistics():

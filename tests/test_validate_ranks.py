@@ -22,7 +22,7 @@ from utils import distributed
 from utils.errors import UserError
 from utils.seeding import stream
 from validate import engine
-from validate.average import weight_average
+from validate.average import WeightAverage
 from validate.batches import Batch
 from validate.options import Objective, Optimisation
 from validate.passes import MicroBatches, Passes
@@ -85,7 +85,7 @@ def steps(case, ranks):
 
     passes = Passes(network, CPU, MicroBatches(batch_size, accumulation_steps, together),
                     ranks=ranks)
-    average = weight_average(network, 0.9)
+    average = WeightAverage(network, 0.9)
     optimizer = engine.build_optimizer(
         network, Optimisation(optimizer="sgd", lr=1e-2, weight_decay=0.01))
     batches = [batch_of(number, count, dtype) for number, count in enumerate(counts)]

@@ -1,15 +1,29 @@
 """Exponential moving average of a student's weights (EDC)."""
 
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+import torch
+from torch.optim.swa_utils import AveragedModel
 
 
-def weight_average(student, decay):
-    """An AveragedModel of a student, which starts from its first weights.
+class WeightAverage(AveragedModel):
+    """The average of a student's weights, which starts from its first ones.
 
-    update_parameters(student), after every optimiser step, does w <- decay w + (1 - decay) v for
-    the student's parameters v, without bias correction. BatchNorm's running statistics are the
-    student's own. `module` is the averaged student, which is tested and saved.
+    `module` is the averaged student, which is tested and saved.
     """
-    average = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(decay))
-    average.update_parameters(student)  # the first update copies; later ones average
-    return average
+
+    def __init__(self, student, decay):
+        super().__init__(student)
+        self.decay = decay
+        self.n_averaged += 1
+
+    @torch.no_grad()
+    def update_parameters(self, student):
+        """After an optimiser step: w <- decay w + (1 - decay) v for the student's parameters v.
+
+        There is no bias correction, and BatchNorm's running statistics are the student's own.
+        PyTorch's own update copies its counter to the GPU every time, for which the host waits.
+        """
+        torch._foreach_lerp_(list(self.module.parameters()), list(student.parameters()),
+                             1 - self.decay)
+        for own, of_student in zip(self.module.buffers(), student.buffers(), strict=True):
+            own.copy_(of_student)
+        self.n_averaged += 1

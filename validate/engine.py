@@ -97,7 +97,7 @@ def train_step(passes, optimizer, batch, objective):
 def train_epoch(passes, optimizer, batches, objective, average=None, after_batch=None):
     """One epoch. batches: iterable of Batch.
 
-    average: weight_average of the student, which follows every step, or None. after_batch: called
+    average: WeightAverage of the student, which follows every step, or None. after_batch: called
     with (images so far, sum of the loss, hits) of this process, the sums on the device.
     Returns, while training and over all processes: (mean loss per image, top-1 in per cent against
     the un-mixed class, number of the first batch whose loss is not finite, or None).

@@ -7,7 +7,7 @@ from utils import distributed
 from utils.errors import UserError, memory_advice
 from utils.progress import progress_bar, write_above
 from utils.seeding import library_randomness
-from validate.average import weight_average
+from validate.average import WeightAverage
 from validate.batches import epoch_batches
 from validate.engine import (
     build_optimizer,
@@ -77,7 +77,7 @@ class Training:
         self.optimizer = build_optimizer(self.network.net, o.optimisation)
         self.passes = Passes(self.network, experiment.device, micro_batches(o), o.arithmetic,
                              ranks)
-        self.average = weight_average(self.network, o.student.ema) if o.student.ema else None
+        self.average = WeightAverage(self.network, o.student.ema) if o.student.ema else None
         # Facts for the headers of the weight files.
         self.about = {"dataset": o.data.dataset, "image_size": o.data.image_size,
                       "crop": o.data.crop, "options": experiment.manifest["options"]}
