@@ -120,13 +120,19 @@ def _table3(*panels):
                                         and cell.name != "batch b1024"])
 
 
-def _part(table, ipc=None, epochs=None):
-    return Part(table, ipc, STEPS, epochs, judged="last", measures_images=True)
+_PUBLISHED = (
+    "The papers of dataset condensation (DC, DSA) give these numbers for ConvNet-3, hard labels and "
+    "IPC 10, on images of 28 pixels and one channel: random real images 73.8, herding 71.1, DC "
+    "82.3, DSA 84.6. They were not measured here.")
+
+
+def _part(table, ipc=None, epochs=None, note=""):
+    return Part(table, ipc, STEPS, epochs, judged="last", measures_images=True, note=note)
 
 
 LABORATORY = Laboratory(
     "fashion", "fashion_mnist", "Fashion-MNIST",
-    {"methods": _part(_methods()),
+    {"methods": _part(_methods(), note=_PUBLISHED),
      "settings": _part(_settings()),
      "ipc": _part(_ipc()),
      "table2": _part(_table2(), 10, TABLE_EPOCHS),

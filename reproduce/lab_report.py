@@ -67,7 +67,8 @@ def markdown(laboratory, name, lines):
     values = by_row(lines, f"{part.judged}_top1")
     students = _students(part.table, values)
     table = _wide(part, lines, values, students) if students else _long(part, lines, laboratory)
-    return "\n".join([*table, "", *verdict_lines(laboratory, part, values)])
+    note = [part.note, ""] if part.note else []
+    return "\n".join([*table, "", *note, *verdict_lines(laboratory, part, values)])
 
 
 def _long(part, lines, laboratory):

@@ -81,6 +81,14 @@ def test_students_are_columns_and_judged_apart():
             "lr 0.05 (here +10.0 ± 0.4)") in text
 
 
+def test_a_part_s_note_follows_its_table():
+    lines = [{"row": "random hard", "seed": seed, "ipc": 10, "iteration": 200, "epochs": 300,
+              "best_top1": 73.0, "last_top1": 73.0 + seed} for seed in (0, 1)]
+    text = lab_report.markdown(FASHION, "methods", lines)
+    assert text.index("73.5 ± 0.5") < text.index("random real images 73.8, herding 71.1")
+    assert "The paper has no ordering of these rows." in text
+
+
 def test_the_picture_has_a_panel_per_part_and_student():
     lines = [{**line, "row": f"{line['row']} hard"} for line in lab_lines()]
     figure = lab_report.draw(FASHION, {"table2": lines})
