@@ -121,8 +121,8 @@ def _table3(*panels):
 
 
 _PUBLISHED = (
-    "The papers of dataset condensation (DC, DSA) give these numbers for ConvNet-3, hard labels and "
-    "IPC 10, on images of 28 pixels and one channel: random real images 73.8, herding 71.1, DC "
+    "The papers of dataset condensation (DC, DSA) give these numbers for ConvNet-3, hard labels "
+    "and IPC 10, on images of 28 pixels and one channel: random real images 73.8, herding 71.1, DC "
     "82.3, DSA 84.6. They were not measured here.")
 
 
