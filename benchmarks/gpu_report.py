@@ -160,7 +160,7 @@ def _recover(parts, targets):
                        default=None) for name, found in by_precision.items()}
     if any(hosts.values()):
         rows.append(_row("  host's time / step's, eager, at most", hosts, "{:.2f}"))
-    if "floor" in parts:
+    if parts.get("floor"):
         shares = {name: found["law"]["ours"] / found["law"]["floor"]
                   for name, found in parts["floor"].items()}
         rows.append(_row("  time / floor, eager, 1 unit", shares, "{:.2f}"))
