@@ -57,9 +57,11 @@ def prepare(o):
     labelling = Labelling(folder, images, ensemble, manifest, device)
     count = o.stored.epochs if o.stored.label_store == "files" else 0
     finished = labelling.finished(count)
+    begins = len(finished) < count or not (folder / "labels.json").exists()
+    if begins:
+        labelling.print_sizes(o.stored.epochs, o.stored.label_store)
     labelling.check_space(len(finished), count)
 
-    begins = len(finished) < count or not (folder / "labels.json").exists()
     sets = samples(images, real) if begins and distributed.rank() == 0 else None
     stored = settle(labelling, manifest)
     if sets is not None:
