@@ -18,6 +18,7 @@ from utils.errors import UserError
 from utils.files import damaged
 from utils.precision import Arithmetic
 
+_HEADER = 760  # bytes, of 680 to 880: tensors and numbers have names and digits
 _PLAN = ("order", "crops", "flips", "partners", "lams", "boxes")
 _RUN_AGAIN = "Run relabel again: finished epochs are skipped."
 
@@ -36,10 +37,30 @@ def epochs_in(folder):
 
 
 def epoch_bytes(options, number_format):
-    """Bytes of one epoch's file, but for its header (about 1 kB). options: PlanOptions."""
+    """Bytes of one epoch's file, to about 100. options: PlanOptions."""
     plan = 4 + 16 + 1 + 4  # order, crops, flips, partners of an image
     return (options.images * (number_format.bytes_per_row + plan)
-            + options.batches * (4 + 16))
+            + options.batches * (4 + 16) + _HEADER)
+
+
+def label_sizes(options, classes, epochs, top_k=None):
+    """{format: bytes of the label files of `epochs` epochs}, known before any is made.
+
+    The formats are those of --label-format, topk with its K, and "none", which stores no labels.
+    options: PlanOptions. classes: how many there are. top_k: K, or None for a tenth of the classes
+    and at least 3.
+    """
+    top_k = top_k or min(classes, max(3, classes // 10))
+    formats = [label_format(name, classes) for name in ("fp32", "fp16", "int8")]
+    formats.append(label_format("topk", classes, top_k))
+    sizes = {words(each): epochs * epoch_bytes(options, each) for each in formats}
+    return {**sizes, "none": 0}
+
+
+def words(number_format):
+    """The name of a number format, with the K of topk: "topk 100"."""
+    top_k = number_format.top_k
+    return number_format.name if top_k is None else f"{number_format.name} {top_k}"
 
 
 def save_epoch(path, epoch, plan, stored, number_format, recipe):

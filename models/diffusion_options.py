@@ -9,7 +9,7 @@ from pathlib import Path
 from data.names import DATASETS, has_flips
 from utils import options
 from utils.errors import UserError
-from utils.options import RoomOptions, Run, option
+from utils.options import RoomOptions, StageRun, option
 from utils.precision import Arithmetic
 
 # Digits: two minutes on 2 cores; a ResNet-18 took 99.5 % of 200 samples without guidance for their
@@ -82,7 +82,7 @@ class Optimisation:
 
 
 @dataclass(frozen=True)
-class DiffusionRun(Run):
+class DiffusionRun(StageRun):
     """How training runs and what it keeps."""
 
     output_dir: Path | None = option(

@@ -17,6 +17,7 @@ from utils import checkpoint
 from utils.errors import UserError
 from utils.files import damaged
 from utils.progress import duration, progress_bar, write_above
+from utils.report_to import open_tracker
 from utils.schedules import cosine
 from utils.seeding import seeded, stream
 
@@ -218,6 +219,8 @@ class DiffusionTraining:
         losses = torch.zeros(plan.steps, device=self.device)
 
         first, before = self._load(parts, losses)
+        self.tracker = open_tracker(self.run.report_to, self.run.output_dir, self.weights.stem,
+                                    first)
         begin = saved = time.monotonic()
         with progress_bar(plan.steps, "pixel-dit", " steps", initial=first) as bar:
             for step in range(first, plan.steps):
@@ -237,6 +240,7 @@ class DiffusionTraining:
                 if done < plan.steps and now - saved >= self.run.save_seconds:
                     self._save(parts, losses, done, before + now - begin)
                     saved = time.monotonic()
+        self.tracker.close()
         return average, losses.cpu(), before
 
     def _batch(self, step, pixels, channels):
@@ -262,6 +266,7 @@ class DiffusionTraining:
                                 f"learning rate than --lr {self.plan.lr:g}, after removing "
                                 f"{self.manifest.name} and {self.state.name}.")
             bar.set_postfix_str(f"loss {loss:.4f}")
+            self.tracker.log(done - 1, {"loss": loss})
 
     def _save_samples(self, average):
         """samples.png: some images of each of the first classes."""

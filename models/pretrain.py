@@ -18,7 +18,7 @@ if not __package__:  # started by its path, without -m: rooms are found from the
 from data.names import default_image_size
 from data.run_folder import check_apart
 from models.pretrain_options import make_plans, parse
-from utils import distributed, options
+from utils import distributed, options, report_to
 from utils.errors import UserError, memory_advice, own_work_begins, run_entry
 from utils.files import check_writable, remove_leftovers
 
@@ -43,6 +43,7 @@ def prepare(o):
     from models.networks import check_name
     from models.teacher_training import TeacherTraining
 
+    report_to.check(o.run.report_to)
     device = distributed.choose_device(o.run.device)
     threads = distributed.set_threads(o.run.threads)
     for name in o.networks.teachers:

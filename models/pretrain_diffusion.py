@@ -15,7 +15,7 @@ if not __package__:  # started by its path, without -m: rooms are found from the
 
 from data.run_folder import check_apart
 from models.diffusion_options import make_plan, parse
-from utils import distributed, options
+from utils import distributed, options, report_to
 from utils.errors import UserError, memory_advice, run_entry, try_half
 from utils.files import check_writable, remove_leftovers
 from utils.progress import duration
@@ -39,6 +39,7 @@ def prepare(o):
     if distributed.world_size() > 1:
         raise UserError(f"found {distributed.world_size()} processes: a diffusion model trains in "
                         "one. Start this without torchrun (NGPU=1).")
+    report_to.check(o.run.report_to)
     device = distributed.choose_device(o.run.device)
     threads = distributed.set_threads(o.run.threads)
     if o.data.dataset == "imagefolder":

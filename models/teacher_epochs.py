@@ -18,6 +18,7 @@ from utils import checkpoint
 from utils.errors import UserError, signals_wait, worker_died
 from utils.files import damaged
 from utils.progress import duration, progress_bar, write_above
+from utils.report_to import open_tracker
 from utils.seeding import library_randomness
 
 _TESTED = 5000  # images at most that are tested after an epoch; at the end all are
@@ -45,6 +46,8 @@ class TeacherEpochs:
         self._load()
         self.kept = self.place
         self.schedule = one_cycle(self.optimizer, plan, self.steps, self._steps_done())
+        self.tracker = open_tracker(self.run.report_to, self.run.output_dir,
+                                    training.weights.stem, self.place.epoch)
 
     def run_all(self):
         """Train to the end, and test. Returns (accuracy, seconds of all starts together)."""
@@ -55,6 +58,8 @@ class TeacherEpochs:
                 while self.place.epoch < self.plan.epochs:
                     self._one_epoch()
             tested = dataset_accuracy(self.network, self.test, self.device, f"{name} test")
+            self._log(tested, self.plan.epochs - 1)
+            self.tracker.close()
             return tested, self._seconds()
         except (KeyboardInterrupt, RuntimeError) as error:
             if isinstance(error, KeyboardInterrupt) or worker_died(error):
@@ -85,13 +90,20 @@ class TeacherEpochs:
                     self._save()
 
         self._check_finite()
-        loss = f"epoch {epoch + 1}/{plan.epochs}, loss {float(self.place.loss) / self.steps:.3f}"
+        mean = float(self.place.loss) / self.steps
+        self.tracker.log(epoch, {"loss": mean, "lr": self.schedule.get_last_lr()[0]})
+        loss = f"epoch {epoch + 1}/{plan.epochs}, loss {mean:.3f}"
         self.bar.set_postfix_str(loss)
         if epoch + 1 < plan.epochs:
             scores = accuracy(self.network, *self._test_sample, self.device)
+            self._log(scores, epoch)
             write_above(self.bar, f"{plan.name} {loss}, top-1 {scores['top1']:.2f} % of "
                         f"{scores['count']} test images")
         self.place = self._begin(epoch + 1)
+
+    def _log(self, scores, epoch):
+        """Log the test after an epoch. scores: of models.evaluate."""
+        self.tracker.log(epoch, {"top1": scores["top1"], "top5": scores["top5"]})
 
     def _step(self, x, labels):
         """One step. A signal waits until it is whole, so that the state can be saved then."""

@@ -22,7 +22,7 @@ from recover.synthesize import synthesize
 from recover.unit_files import RESTART, UnitFiles
 from recover.unit_run import UnitRun
 from recover.units import in_one_step, plan_units
-from utils import distributed
+from utils import distributed, report_to
 from utils.errors import UserError, memory_advice, own_work_begins, try_half
 from utils.files import check_space, check_writable, remove_leftovers, write_json
 from utils.options import print_options, settle_shard, shard_words, shown
@@ -125,7 +125,8 @@ def summarise(job):
 
 
 def start(options):
-    """Apply --threads and --device. Returns (torch.device, number of threads)."""
+    """Apply --threads and --device, check --report-to. Returns (torch.device, threads)."""
+    report_to.check(options.run.report_to)
     threads = distributed.set_threads(options.run.threads)
     return distributed.choose_device(options.run.device), threads
 

@@ -12,6 +12,7 @@ from recover.loss_log import first_bad_term
 from recover.synthesize import UnitState
 from utils.errors import UserError
 from utils.progress import write_above
+from utils.report_to import open_tracker
 
 _TENSOR_WORDS = {"x": "a pixel", "exp_avg": "a mean gradient",
                  "exp_avg_sq": "a mean squared gradient"}
@@ -34,11 +35,18 @@ class UnitRun:
 
         self.first_step, seconds = self.files.load_checkpoint(units, self.states)
         self.begin = time.monotonic() - seconds
+        self.trackers = {unit: self.tracker(unit) for unit in units}
         # What an earlier start has done is no work of this bar.
         bar.total -= sum(unit.image_steps() - unit.image_steps(self.first_step) for unit in units)
         for state in self.states:
             if state.unit.steps <= self.first_step:
                 self.save(state)
+
+    def tracker(self, unit):
+        """The Tracker of a unit; one that has no steps left has shown them."""
+        run = self.options.run
+        kind = run.report_to if unit.steps > self.first_step else "none"
+        return open_tracker(kind, run.output_dir, unit.name, self.first_step)
 
     def after_step(self, step, active):
         """Show how the units do, keep a checkpoint, and save those whose last step it was."""
@@ -51,6 +59,8 @@ class UnitRun:
     def finish(self):
         """Remove the checkpoint of finished units."""
         self.files.drop_checkpoint(self.units)
+        for tracker in self.trackers.values():
+            tracker.close()
 
     def show(self, step, active):
         """Move the bar; every log_every steps print loss terms and the verifier's accuracy."""
@@ -86,6 +96,7 @@ class UnitRun:
         top1 = accuracy(verifier, pixels, labels, self.job.device)["top1"]
         write_above(self.bar, f"{unit.name} step {step}/{unit.steps}  verifier {verifier.name} "
                               f"{top1:.1f} %")
+        self.trackers[unit].log(step, {f"top1 {verifier.name}": top1})
         return {"name": verifier.name, "top1": top1}
 
     def note_balance(self, state):
@@ -97,7 +108,7 @@ class UnitRun:
                 self.job.balanced = False
 
     def report(self, state, rows):
-        """Print rows of loss terms. Raises UserError when those of any step were not finite."""
+        """Show rows of loss terms. Raises UserError when those of any step were not finite."""
         unit = state.unit
         if state.log.bad is not None:
             step, terms = state.log.bad
@@ -109,6 +120,7 @@ class UnitRun:
         for step, terms in rows:
             text = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
             write_above(self.bar, f"{unit.name} step {step}/{unit.steps}  {text}")
+            self.trackers[unit].log(step, terms)
 
     def check_finite(self, state, step):
         """Raise UserError when a pixel or its moments are not finite: such are never kept.

@@ -11,7 +11,7 @@ if not __package__:  # started by its path, without -m: rooms are found from the
 
 from data.run_folder import check_apart, settle_manifest, versions
 from relabel.options import manifest_options, parse, resolve
-from utils import distributed, options
+from utils import distributed, options, report_to
 from utils.errors import memory_advice, own_work_begins, run_entry, try_half
 from utils.files import check_writable, remove_leftovers, write_json
 
@@ -36,6 +36,7 @@ def prepare(o):
     from relabel.accuracy import samples
     from relabel.labelling import Labelling
 
+    report_to.check(o.run.report_to)
     device = distributed.choose_device(o.run.device)
     threads = distributed.set_threads(o.run.threads)
     images = open_distilled(o.data.train_dir or o.data.output_dir / "images", o.run.workers)
@@ -56,13 +57,16 @@ def prepare(o):
     labelling = Labelling(folder, images, ensemble, manifest, device)
     count = o.stored.epochs if o.stored.label_store == "files" else 0
     finished = labelling.finished(count)
+    begins = len(finished) < count or not (folder / "labels.json").exists()
+    if begins:
+        labelling.print_sizes(o.stored.epochs, o.stored.label_store)
     labelling.check_space(len(finished), count)
 
-    begins = len(finished) < count or not (folder / "labels.json").exists()
     sets = samples(images, real) if begins and distributed.rank() == 0 else None
     stored = settle(labelling, manifest)
     if sets is not None:
-        keep_accuracy(labelling, stored, teachers, o.teachers.teacher_weights, sets)
+        found = keep_accuracy(labelling, stored, teachers, o.teachers.teacher_weights, sets)
+        log_accuracy(o.run.report_to, folder, found)
 
     # A share of all epochs, as other processes may have finished some meanwhile.
     mine = distributed.my_share(range(count), options.settle_shard(o.run.shard))
@@ -130,6 +134,7 @@ def keep_accuracy(labelling, stored, teachers, weights, sets):
     """Measure and print the accuracy of the teachers, and note it in labels.json.
 
     stored: the content of labels.json. teachers: {name: Network}. sets: of relabel.accuracy.
+    Returns what teacher_accuracy does.
     """
     from models.teachers import stated_accuracy
     from relabel.accuracy import teacher_accuracy
@@ -138,6 +143,15 @@ def keep_accuracy(labelling, stored, teachers, weights, sets):
     found = teacher_accuracy(teachers, stated, sets, labelling.device)
     if stored.get("accuracy") != found:
         write_json(labelling.folder / "labels.json", {**stored, "accuracy": found})
+    return found
+
+
+def log_accuracy(kind, folder, found):
+    """Log what keep_accuracy found, which is all that relabel has to show. kind: --report-to."""
+    tracker = report_to.open_tracker(kind, folder)
+    tracker.log(0, {f"top1 {name} {key}": score for name, scores in found.items()
+                    for key, score in scores.items() if score is not None})
+    tracker.close()
 
 
 def work(labelling, epochs):

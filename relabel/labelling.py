@@ -16,7 +16,8 @@ from relabel.preview import save_preview
 from utils import distributed
 from utils.errors import UserError
 from utils.files import check_space
-from utils.progress import duration, progress_bar, write_above
+from utils.options import print_options
+from utils.progress import duration, progress_bar, size_words, write_above
 
 
 class Labelling:
@@ -41,6 +42,16 @@ class Labelling:
         return {epoch for epoch in labels.epochs_in(self.folder) if epoch < count
                 and labels.is_finished(self.folder, epoch, self.plan_options, self.number_format,
                                        self.recipe)}
+
+    def print_sizes(self, epochs, store):
+        """Say how many bytes all `epochs` epochs take in every format. store: --label-store."""
+        chosen = labels.words(self.number_format) if store == "files" else "none"
+        sizes = labels.label_sizes(self.plan_options, self.number_format.classes, epochs,
+                                   self.number_format.top_k)
+        table = {name: size_words(size) for name, size in sizes.items()}
+        table["none"] = "nothing: validate makes the same numbers on the fly"
+        table[chosen] += "  <- chosen"
+        print_options(f"size of the labels of {epochs} epochs", table)
 
     def check_space(self, finished, count):
         """Say how many of all `count` epochs are finished, and how many bytes the others take.

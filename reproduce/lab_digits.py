@@ -1,8 +1,9 @@
-"""The laboratory on digits: PRISM's Tables 2 and 3. Imports no PyTorch."""
+"""The laboratory on digits: PRISM's Tables 2 and 3, and formats of labels. Imports no PyTorch."""
 
 from dataclasses import replace
 
-from reproduce import table2, table3
+from reproduce import table1, table2, table3
+from reproduce.cells import Cell, Labels, Student, Table
 from reproduce.lab_parts import Laboratory, Part
 
 # Table 3 has soft labels, which saturate above a few images per class. Its 50 images are one batch
@@ -16,8 +17,28 @@ def _table(table):
     return replace(table, cells=cells)
 
 
+# What is stored of the same labels of the same images: title, relabel's options
+FORMATS = {
+    "fp32": ("fp32", {"label_format": "fp32"}),
+    "fp16": ("fp16", {"label_format": "fp16"}),
+    "int8": ("int8", {"label_format": "int8"}),
+    "topk3": ("the 3 largest of 10 logits", {"label_format": "topk", "label_top_k": 3}),
+    "topk1": ("the largest logit alone", {"label_format": "topk", "label_top_k": 1}),
+    "none": ("nothing (fp16 on the fly)", {"label_store": "none"}),
+}
+
+
+def _labels():
+    recipe = table1.prism_labels("r18").options
+    cells = [Cell("labels", {"row": row}, title, 10, table1.prism_images("r18"),
+                  Labels(f"prism-{row}", {**recipe, **values}), Student("prism"), None)
+             for row, (title, values) in FORMATS.items()]
+    return Table("labels", "formats of soft labels, IPC 10", cells)
+
+
 LABORATORY = Laboratory(
     "digits", "digits", "Digits",
     {"table2": Part(_table(table2.TABLE), ipc=10, iteration=100, epochs=50),
-     "table3": Part(_table(table3.TABLE), ipc=5, iteration=100, epochs=60)},
+     "table3": Part(_table(table3.TABLE), ipc=5, iteration=100, epochs=60),
+     "labels": Part(_labels(), ipc=10, iteration=100, epochs=60, measures_labels=True)},
     test_images="500 test digits", script="sh reproduce/digits.sh")

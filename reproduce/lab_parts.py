@@ -13,6 +13,7 @@ class Part:
     per class; None where the cells have an IPC each. iteration: steps that replace 4000. epochs:
     of labels and students; None where the cells say their own. judged: which test counts, "best"
     or "last". measures_images: whether diversity and distance from the start are measured too.
+    measures_labels: whether the bytes of the label files are.
     note: a paragraph below the table.
     """
 
@@ -22,6 +23,7 @@ class Part:
     epochs: int | None
     judged: str = "best"
     measures_images: bool = False
+    measures_labels: bool = False
     note: str = ""
 
     @property

@@ -14,8 +14,9 @@ from report.verdicts import (
 )
 from utils.files import write_bytes, written_whole
 from utils.plots import save_figure
+from utils.progress import size_words
 
-_WHOLE = ("seed", "ipc", "iteration", "epochs")
+_WHOLE = ("seed", "ipc", "iteration", "epochs", "label_bytes")
 
 
 def write_csv(lines, path, columns=None):
@@ -72,15 +73,22 @@ def markdown(laboratory, name, lines):
 
 
 def _long(part, lines, laboratory):
-    """A line per row: the best test and the last one."""
+    """A line per row: the best test and the last one, and what else was measured."""
     best, last = by_row(lines, "best_top1"), by_row(lines, "last_top1")
-    text = [f"| row | the paper, ImageNet-1K | {laboratory.title.lower()}, mean ± standard error "
-            "| last epoch |", "|---|---|---|---|"]
-    for row in best:
-        cell = part.table.cell(row)
-        text.append(f"| {_label(cell)} | {_paper(cell)} | {_with_error(best[row])} "
-                    f"| {_with_error(last[row])} |")
-    return text
+    cells = [part.table.cell(row) for row in best]
+    columns = {
+        "row": map(_label, cells),
+        "the paper, ImageNet-1K": [_paper(cell) for cell in cells],
+        f"{laboratory.title.lower()}, mean ± standard error": map(_with_error, best.values()),
+        "last epoch": map(_with_error, last.values())}
+    if not any(columns["the paper, ImageNet-1K"]):
+        del columns["the paper, ImageNet-1K"]
+    if part.measures_labels:
+        columns["labels on disk"] = (size_words(statistics.mean(sizes))
+                                     for sizes in by_row(lines, "label_bytes").values())
+    rows = zip(*columns.values(), strict=True)
+    return [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|",
+            *(f"| {' | '.join(row)} |" for row in rows)]
 
 
 def _wide(part, lines, values, students):

@@ -1,6 +1,6 @@
 """A laboratory: parts of the papers' claims on a dataset that is small enough for a CPU.
 
-    python -m reproduce.laboratory digits [table2] [table3] [--option value ...]
+    python -m reproduce.laboratory digits [table2 table3 labels] [--option value ...]
     python -m reproduce.laboratory fashion_mnist --train-dir DIR [methods ...] [--option value ...]
 
 Every seed makes its own images, labels and student; the teachers are trained once. Writes a CSV
@@ -142,8 +142,18 @@ def measure(part, sizes):
                 "iteration": sizes.iteration, "epochs": result["options"]["epochs"],
                 "best_top1": round(result["best"]["top1"], 2),
                 "last_top1": round(result["last"]["top1"], 2),
-                **(images.of(run_folder) if images else {})})
+                **(images.of(run_folder) if images else {}),
+                **(label_bytes(commands.labels_folder(cell, sizes, seed))
+                   if part.measures_labels else {})})
     return lines
+
+
+def label_bytes(folder):
+    """{"label_bytes"}: of all label files of a folder, 0 where none are stored."""
+    from data import labels
+
+    return {"label_bytes": sum(labels.epoch_file(folder, epoch).stat().st_size
+                               for epoch in labels.epochs_in(folder))}
 
 
 if __name__ == "__main__":

@@ -108,7 +108,7 @@ def test_every_option_is_read_and_has_help(module):
 ENTRIES = [".".join(file.relative_to(ROOT).with_suffix("").parts) for room in IMPORTS
            for file in sources(room) if '__name__ == "__main__"' in file.read_text()]
 HEAVY = ("torch", "torchvision", "timm", "diffusers", "numpy", "scipy", "sklearn", "PIL",
-         "matplotlib", "safetensors", "umap")
+         "matplotlib", "safetensors", "umap", "tensorboard", "wandb")
 HELP = """
 import runpy, sys, time
 sys.argv = ["entry", "--help"]

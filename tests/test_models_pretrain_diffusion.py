@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import tiny
@@ -223,3 +224,16 @@ def test_the_digits_script(tmp_path):
     assert model.classes == tuple(map(str, range(10)))
     assert (model.network.config.in_channels, model.network.config.sample_size) == (1, 8)
     assert json.loads((tmp_path / "mine" / MANIFEST).read_text())["options"]["seed"] == 2
+
+
+def test_the_loss_is_shown_as_a_curve(folder, tmp_path, monkeypatch):
+    """--report-to: the mean losses that the bar shows."""
+    shown, module = [], ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = lambda _, purge_step: SimpleNamespace(
+        add_scalar=lambda name, number, step: shown.append((name, step, number)),
+        flush=lambda: None, close=lambda: shown.append(purge_step))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(diffusion_training, "_REPORT", 3)
+    pretrain_diffusion.main(command(folder, tmp_path, "--report-to", "tensorboard"))
+    assert [(name, step) for name, step, _ in shown[:-1]] == [("loss", 2), ("loss", 5)]
+    assert shown[-1] == 0

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -365,3 +366,19 @@ def test_on_a_gpu(made, tmp_path):
     assert sorted(gpu) == sorted(cpu)
     for name in gpu:  # rounding differs, and four steps let it grow
         assert np.abs(gpu[name] - cpu[name]).mean() < 3, name
+
+
+def test_units_show_their_guided_steps(made, tmp_path, monkeypatch):
+    """--report-to: the terms of a unit's record."""
+    shown, module = [], ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = lambda folder, **_: SimpleNamespace(
+        add_scalar=lambda name, number, step: shown.append((Path(folder).name, step, name, number)),
+        flush=lambda: None, close=lambda: None)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    dap_synthesis.main(command(made, tmp_path, "--report-to", "tensorboard"))
+    records = {path.stem: json.loads(path.read_text())
+               for path in sorted((tmp_path / "units").glob("*.json"))}
+    assert len(records) == 2
+    assert shown == [(unit, term["step"], name, term[name]) for unit, record in records.items()
+                     for term in record["terms"] for name in ("distance", "push_over_sigma")
+                     if term[name] is not None]

@@ -233,6 +233,26 @@ def test_ranks_and_shards_share_the_epochs(made, whole, tmp_path, monkeypatch, h
     assert files(tmp_path) == files(whole)
 
 
+@pytest.mark.parametrize(("more", "chosen"), [
+    ([], "fp16"), (["--label-format", "topk", "--label-top-k", "2"], "topk 2"),
+    (["--label-store", "none"], "none")])
+def test_the_size_in_every_format_is_printed_before(made, tmp_path, capsys, more, chosen):
+    main(command(made, tmp_path, *more))
+    out = capsys.readouterr().out
+    table, rest = out.split("size of the labels of 3 epochs\n")[1].split("\nrelabel: ", 1)
+    rows = dict(re.split(r" {2,}", line.strip(), maxsplit=1) for line in table.splitlines()[:5])
+    assert list(rows) == ["fp32", "fp16", "int8", "topk 2" if "topk" in chosen else "topk 3",
+                          "none"]
+    assert [name for name, size in rows.items() if size.endswith("  <- chosen")] == [chosen]
+    assert "ms a batch" in rest or chosen == "none"
+    if chosen != "none":
+        written = sum(map(len, files(tmp_path).values())) / 1e3
+        assert float(rows[chosen].split()[0]) == pytest.approx(written, rel=0.12)  # 1 kB a file
+
+    main(command(made, tmp_path, *more))  # finished
+    assert "size of the labels" not in capsys.readouterr().out
+
+
 def test_store_none_writes_the_recipe_alone(made, whole, tmp_path):
     main(command(made, tmp_path, "--label-store", "none"))
     assert files(tmp_path) == {}
@@ -288,7 +308,7 @@ def test_a_mistake_leaves_no_folder(made, tmp_path, monkeypatch):
         main(command(made, tmp_path, "--train-dir", str(tmp_path / "images")))
 
     monkeypatch.setattr("utils.files.free_bytes", lambda _: 100)
-    with pytest.raises(UserError, match=r"about 0\.\d kB will be written.*--label-store none"):
+    with pytest.raises(UserError, match=r"about 3\.\d kB will be written.*--label-store none"):
         main(command(made, tmp_path))
     assert not (tmp_path / "labels").exists()
 
@@ -308,7 +328,7 @@ def test_a_folder_that_is_removed_while_it_is_written(made, tmp_path, monkeypatc
 
 def test_far_too_many_epochs_are_refused_at_once(made, copied, monkeypatch):
     monkeypatch.setattr("utils.files.free_bytes", lambda _: 10**10)
-    with pytest.raises(UserError, match=r"about \d{3}\.\d GB will be written, the disk has 10"):
+    with pytest.raises(UserError, match=r"about \d{4}\.\d GB will be written, the disk has 10"):
         main(command(made, copied, "--epochs", "1000000000"))
 
 

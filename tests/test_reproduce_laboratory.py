@@ -34,7 +34,7 @@ def ran(monkeypatch):
 
 def test_rows_csv_and_report(ran, tmp_path, capsys):
     out, csv = tmp_path / "out", tmp_path / "csv"
-    laboratory.main(["digits", "--seeds", "0", "4", "--output-dir", str(out),
+    laboratory.main(["digits", "table2", "table3", "--seeds", "0", "4", "--output-dir", str(out),
                      "--csv-dir", str(csv)])
     sizes2, sizes3 = (sizes for _, sizes in ran)
     assert (sizes2.ipc, sizes3.ipc, sizes2.full_seeds, sizes3.dataset) == (10, 5, 1, "digits")
@@ -62,7 +62,7 @@ def test_a_failed_row_ends_it_after_the_other_part(tmp_path, monkeypatch):
     monkeypatch.setattr(laboratory, "run_commands", lambda _, sizes: (
         ran.append(sizes.ipc) or [Failure("recover: x", 2)], 4))
     with pytest.raises(UserError, match=r"2 of 8 steps failed \(recover: x; recover: x\), 6 are"):
-        laboratory.main(["digits", "--output-dir", str(tmp_path)])
+        laboratory.main(["digits", "table2", "table3", "--output-dir", str(tmp_path)])
     assert ran == [10, 5]
 
 
@@ -86,8 +86,44 @@ def test_every_seed_has_its_own_images_labels_and_student(tmp_path, name, loss):
 
 def test_an_unknown_part_is_one_sentence():
     with pytest.raises(UserError, match="table1: the laboratory of digits has no such part. It "
-                                        "has table2, table3."):
+                                        "has table2, table3, labels."):
         laboratory.main(["digits", "table1"])
+
+
+def test_formats_of_labels_differ_in_nothing_else(tmp_path):
+    """All rows share the images of a seed, its views and the student's recipe."""
+    made = part_commands("digits", "labels", "--seeds", "3", "--output-dir", str(tmp_path))
+    by_stage = {stage: [command for command in made if command.stage == stage]
+                for stage in ("recover", "relabel", "validate")}
+    assert {stage: len(kind) for stage, kind in by_stage.items()} == {
+        "recover": 1, "relabel": 6, "validate": 6}
+
+    for stage, own in (("relabel", {"fkd_path", "label_format", "label_top_k", "label_store"}),
+                       ("validate", {"fkd_path", "student_name"})):
+        values = [command.resolved() for command in by_stage[stage]]
+        assert {name for name in values[0]
+                if len({str(each[name]) for each in values}) > 1} == own
+    stored = [(o["label_store"], o["label_format"], o["label_top_k"])
+              for o in (command.resolved() for command in by_stage["relabel"])]
+    assert stored == [("files", "fp32", None), ("files", "fp16", None), ("files", "int8", None),
+                      ("files", "topk", 3), ("files", "topk", 1), ("none", "fp16", None)]
+
+
+@pytest.mark.usefixtures("ran")
+def test_bytes_of_labels_are_measured(tmp_path):
+    folder = tmp_path / "out/prism_r18_ipc10/labels_prism-int8"
+    folder.mkdir(parents=True)
+    for epoch in (0, 1):
+        (folder / f"epoch_00{epoch}.safetensors").write_bytes(b"12345")
+    (folder / "labels.json").write_text("{}")
+    laboratory.main(["digits", "labels", "--seeds", "0", "--output-dir", str(tmp_path / "out")])
+
+    lines = lab_report.read_csv(tmp_path / "out/digits_labels.csv")
+    assert {line["row"]: line["label_bytes"] for line in lines} == {
+        "fp32": 0, "fp16": 0, "int8": 10, "topk3": 0, "topk1": 0, "none": 0}
+    report = (tmp_path / "out/report.md").read_text()
+    assert "| row | digits, mean ± standard error | last epoch | labels on disk |" in report
+    assert "The paper has no ordering of these rows." in report
 
 
 # Fashion-MNIST

@@ -101,4 +101,4 @@ def test_bad_options(words, sentence):
 
 
 def test_options_are_few():
-    assert len(room_options.option_fields(hard_options.Options)) <= 23
+    assert len(room_options.option_fields(hard_options.Options)) <= 24

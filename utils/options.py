@@ -162,7 +162,17 @@ class Run:
 
 
 @dataclass(frozen=True)
-class SharedRun(Run):
+class StageRun(Run):
+    """How a stage runs that has losses or accuracies to show."""
+
+    report_to: str = option(
+        "none", "tensorboard, wandb: show losses and accuracies as curves there, too (pip install "
+        "it; wandb with your own login, or WANDB_MODE=offline)", changes_result=False,
+        choices=("none", "tensorboard", "wandb"))
+
+
+@dataclass(frozen=True)
+class SharedRun(StageRun):
     """How a stage runs whose work can be shared out over independent jobs."""
 
     shard: tuple | None = option(

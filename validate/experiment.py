@@ -95,7 +95,8 @@ def open_folder(o):
     student = o.student
     name = student.student_name or (f"{file_stem(student.student)}_{options.protocol(o)}"
                                     f"_seed{o.run.seed}")
-    return StudentFolder(o.data.output_dir / "students" / name, writes=distributed.rank() == 0)
+    return StudentFolder(o.data.output_dir / "students" / name, distributed.rank() == 0,
+                         o.run.report_to)
 
 
 def print_experiment(experiment, threads):

@@ -103,7 +103,8 @@ def open_experiment(study, seed):
 
 def folder_of(study, seed):
     """students/NAME_seedN. Each seed is trained by one process, which writes its folder."""
-    return StudentFolder(study.folder / f"{study.name}_seed{seed}")
+    return StudentFolder(study.folder / f"{study.name}_seed{seed}",
+                         report_to=study.options.run.report_to)
 
 
 def print_study(study, threads):

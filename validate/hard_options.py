@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 
 from utils import options
 from utils.errors import UserError
-from utils.options import RoomOptions, Run, option
+from utils.options import RoomOptions, StageRun, option
 from utils.precision import Arithmetic
 from validate.hard_protocols import AUGMENT, PROTOCOLS, epochs_by_ipc
 from validate.options import (
@@ -63,7 +63,7 @@ class Method:
 
 
 @dataclass(frozen=True)
-class SeededRuns(Run):
+class SeededRuns(StageRun):
     """How train_hard runs."""
 
     seeds: tuple | None = option(

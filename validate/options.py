@@ -13,7 +13,7 @@ from data.names import AUGMENT_WORDS, AUGMENTS, CROPS, DATASETS, MIXES, crop_rul
 from models.names import ENSEMBLE_RULES, STEMS
 from utils import options, schedules
 from utils.errors import UserError
-from utils.options import RoomOptions, Run, flag, option
+from utils.options import RoomOptions, StageRun, flag, option
 from utils.precision import Arithmetic
 from validate import rules
 from validate.presets import PRESETS
@@ -274,7 +274,7 @@ class Testing:
 
 
 @dataclass(frozen=True)
-class SeededRun(Run):
+class SeededRun(StageRun):
     """How validate runs."""
 
     seed: int = option(0, "seed of the student, and of its views where no labels folder gives them",

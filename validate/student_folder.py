@@ -22,6 +22,7 @@ from utils.files import (
     write_bytes,
     write_json,
 )
+from utils.report_to import Tracker, open_tracker
 
 SAVE_SECONDS = 60  # after which a state that is older is saved
 LOCK_SECONDS = 10  # to wait for the workers of a killed process, which outlive it by a few
@@ -33,12 +34,14 @@ _TEST = ("epoch", "top1", "top5")
 class StudentFolder:
     """options.json, {last,best}.safetensors, state.pt, metrics.jsonl, result.json and curve.png.
 
-    writes: whether this process writes them. Other ranks read and check alone. metrics: the lines
-    of metrics.jsonl, of which there is one per epoch, or per test with hard labels.
+    writes: whether this process writes them. Other ranks read and check alone. report_to: where the
+    lines of metrics.jsonl are shown as curves, too. metrics: these lines, of which there is one per
+    epoch, or per test with hard labels.
     """
 
-    def __init__(self, path, writes=True):
+    def __init__(self, path, writes=True, report_to="none"):
         self.path, self.writes, self.metrics = Path(path), writes, []
+        self._report_to, self._tracker = report_to if writes else "none", Tracker()
 
     @contextlib.contextmanager
     def claimed(self, network, manifest):
@@ -100,7 +103,7 @@ class StudentFolder:
         lines: what a kill or a power loss left in the file does not matter. Raises UserError for a
         state that cannot be taken over.
         """
-        file = self.path / "state.pt"
+        file, first = self.path / "state.pt", 0
         if file.exists():
             state = load_state(file)
             try:
@@ -108,10 +111,11 @@ class StudentFolder:
                 take_over(state)
             except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
                 raise damaged(file, "validate", error) from None
-            self.metrics = state["metrics"]
+            self.metrics, first = state["metrics"], state["epochs"]
         if self.writes:
             lines = "".join(json.dumps(line) + "\n" for line in self.metrics)
             write_bytes(self.path / "metrics.jsonl", lines.encode())
+        self._tracker = open_tracker(self._report_to, self.path, first_step=first)
 
     def save_state(self, state):
         """state: what take_over of `restore` needs; see check_progress."""
@@ -153,6 +157,8 @@ class StudentFolder:
             os.truncate(path, size)
             error.filename = str(path)
             raise
+        self._tracker.log(line["epoch"], {name: number for name, number in line.items()
+                                          if name != "epoch"})
 
     # The result
 
@@ -183,6 +189,7 @@ class StudentFolder:
         if not self.writes:
             return
         self._check_there()
+        self._tracker.close()
         title = f"{self.path.name}: top-1 {result['top1']:.2f} % (best)"
         write_bytes(self.path / "curve.png", draw_curve(self.metrics, title))
         write_json(self.path / "result.json", result)

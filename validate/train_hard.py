@@ -12,7 +12,7 @@ from pathlib import Path
 if not __package__:  # started by its path, without -m: rooms are found from the root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from utils import distributed
+from utils import distributed, report_to
 from utils.distributed import print0
 from utils.errors import own_work_begins, run_entry
 from validate import hard_options
@@ -25,6 +25,7 @@ def main(argv=None):
 
     threads = distributed.set_threads(o.run.threads)
     device = distributed.choose_device(o.run.device)
+    report_to.check(o.run.report_to)
 
     # Open and check everything.
     study = open_study(o, device)

@@ -23,7 +23,7 @@ from recover.dap.options import Options, resolve
 from recover.dap.sampler import sample
 from recover.dap.units import plan_units, unfinished
 from recover.unit_files import RESTART, UnitFiles
-from utils import distributed
+from utils import distributed, report_to
 from utils.errors import UserError, memory_advice, own_work_begins, try_half
 from utils.files import check_space, check_writable, remove_leftovers
 from utils.options import print_options, settle_shard, shard_words, shown, stored, with_values
@@ -54,6 +54,7 @@ class Job:
 
 def prepare(options):
     """Open the images, load the model, plan the units, and refuse what cannot work."""
+    report_to.check(options.run.report_to)
     threads = distributed.set_threads(options.run.threads)
     device, options = distributed.choose_device(options.run.device), resolve(options)
     data, run = options.data, options.run
@@ -216,11 +217,22 @@ class UnitSampling:
                   "terms": terms, "seconds": seconds}
         job.files.save_unit(unit, self.preview_rows(pixels), pixels, record, job.real.classes)
         if terms:
+            self.show(terms)
             first, last = terms[0], terms[-1]
             write_above(self.bar, f"{unit.name}  distance {first['distance']:.1f} at t "
                         f"{first['t']}, {last['distance']:.1f} at t {last['t']}  push/sigma "
                         f"{first['push_over_sigma'] or 0:.3f} to "
                         f"{last['push_over_sigma'] or 0:.3f}")
+
+    def show(self, terms):
+        """Show the terms of the guided steps as curves, where --report-to asks for it."""
+        run = self.job.options.run
+        tracker = report_to.open_tracker(run.report_to, run.output_dir, self.unit.name)
+        for term in terms:
+            numbers = {name: term[name] for name in ("distance", "push_over_sigma")}
+            tracker.log(term["step"], {name: number for name, number in numbers.items()
+                                       if number is not None})
+        tracker.close()
 
     def preview_rows(self, pixels):
         """Rows of the preview above the result: real images of the class."""
