@@ -1,0 +1,86 @@
+"""Options of the commands of exchange, one class per command. Imports no PyTorch."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils import options
+from utils.options import RoomOptions, option
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Our side: a run folder with images and their labels."""
+
+    output_dir: Path = option(
+        None, "our run folder, shared by the three stages", group="data", type=options.path,
+        required=True)
+    train_dir: Path | None = option(
+        None, "distilled images that the labels belong to, one folder per class, of any tool "
+        "(default: OUTPUT_DIR/images)", group="data", type=options.path)
+    fkd_path: Path | None = option(
+        None, "our labels (default: OUTPUT_DIR/labels)", group="data", type=options.path)
+
+
+@dataclass(frozen=True)
+class FkdTarget:
+    """Where FKD files go."""
+
+    folder: Path = option(None, "FKD label folder to write: epoch_0/batch_0.tar ...", group="data",
+                          type=options.path, required=True)
+    logits: str | None = option(
+        None, "numbers that logits are written as (default: fp16 for labels in fp16, fp32 for all "
+        "others, which loses nothing)", choices=("fp16", "fp32"))
+
+
+@dataclass(frozen=True)
+class FkdSource:
+    """FKD files of any tool."""
+
+    folder: Path = option(None, "FKD label folder to read: epoch_0/batch_0.tar ...", group="data",
+                          type=options.path, required=True)
+    fkd_seed: int = option(
+        42, "seed of PyTorch's RandomSampler, which gives the order of the images in files of six "
+        "items (SRe2L, LPLD)", type=options.seed)
+    numpy_numbers: bool = option(
+        False, "also read NumPy's single numbers, which old files have in their boxes and PyTorch "
+        "refuses; nothing else is unpickled")
+
+
+@dataclass(frozen=True)
+class FkdExport(RoomOptions):
+    """Write our labels as FKD label files of seven items, which other trainers read."""
+
+    labels: Labels
+    target: FkdTarget
+
+
+@dataclass(frozen=True)
+class FkdImport(RoomOptions):
+    """Read FKD label files of any tool as our labels, which validate trains on."""
+
+    labels: Labels
+    source: FkdSource
+
+
+def parse(prog, commands, argv=None):
+    """(command, its options) from the command line.
+
+    commands: {name: RoomOptions class}. --help without a command prints the help of all.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    parser = options.Parser(prog=prog, add_help=False)
+    parser.add_argument("command", choices=list(commands))
+    if argv[:1] in (["--help"], ["-h"]):
+        print("\n".join(_parser(prog, name, commands).format_help() for name in commands))
+        sys.exit()
+
+    command = parser.parse_args(argv[:1]).command
+    kind = commands[command]
+    return command, options.parse(kind, argv[1:], prog=f"{prog} {command}",
+                                  description=kind.__doc__)
+
+
+def _parser(prog, name, commands):
+    kind = commands[name]
+    return options.build_parser(kind, f"{prog} {name}", kind.__doc__)
