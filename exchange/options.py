@@ -4,7 +4,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.class_lists import class_list
 from utils import options
+from utils.errors import UserError
 from utils.options import RoomOptions, option
 
 
@@ -20,6 +22,26 @@ class Labels:
         "(default: OUTPUT_DIR/images)", group="data", type=options.path)
     fkd_path: Path | None = option(
         None, "our labels (default: OUTPUT_DIR/labels)", group="data", type=options.path)
+
+
+@dataclass(frozen=True)
+class Images:
+    """Our side: the images of a run folder, or of any other folder."""
+
+    output_dir: Path | None = option(
+        None, "our run folder, whose images are exported", group="data", type=options.path)
+    train_dir: Path | None = option(
+        None, "images of any tool instead, one folder per class (default: OUTPUT_DIR/images)",
+        group="data", type=options.path)
+
+
+@dataclass(frozen=True)
+class NewRun:
+    """Our side: a run folder that is made."""
+
+    output_dir: Path = option(
+        None, "run folder to make: images/ and, where class names are known, images.json",
+        group="data", type=options.path, required=True)
 
 
 @dataclass(frozen=True)
@@ -63,6 +85,42 @@ class FkdImport(RoomOptions):
     source: FkdSource
 
 
+@dataclass(frozen=True)
+class RdedTarget:
+    """Where images go by RDED's names."""
+
+    folder: Path = option(None, "folder to write: 00000/class00000_id00000.jpg ...", group="data",
+                          type=options.path, required=True)
+
+
+@dataclass(frozen=True)
+class RdedSource:
+    """Images of RDED."""
+
+    folder: Path = option(None, "folder to read: 00000/class00000_id00000.jpg ...", group="data",
+                          type=options.path, required=True)
+    classes: tuple | None = option(
+        None, "names of the classes in their order: imagenette, imagewoof, imageidc, a text file "
+        "with one in each line, or names with commas between them (default: unknown)",
+        group="data", type=class_list)
+
+
+@dataclass(frozen=True)
+class RdedExport(RoomOptions):
+    """Copy our images to a folder with RDED's names."""
+
+    images: Images
+    target: RdedTarget
+
+
+@dataclass(frozen=True)
+class RdedImport(RoomOptions):
+    """Copy RDED's images to a run folder with our names."""
+
+    target: NewRun
+    source: RdedSource
+
+
 def parse(prog, commands, argv=None):
     """(command, its options) from the command line.
 
@@ -77,8 +135,11 @@ def parse(prog, commands, argv=None):
 
     command = parser.parse_args(argv[:1]).command
     kind = commands[command]
-    return command, options.parse(kind, argv[1:], prog=f"{prog} {command}",
-                                  description=kind.__doc__)
+    parsed = options.parse(kind, argv[1:], prog=f"{prog} {command}", description=kind.__doc__)
+    if hasattr(parsed, "images") and not (parsed.images.output_dir or parsed.images.train_dir):
+        raise UserError("which images are exported? Give --output-dir, a run folder, or "
+                        "--train-dir, a folder of class folders.")
+    return command, parsed
 
 
 def _parser(prog, name, commands):
