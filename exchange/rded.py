@@ -30,7 +30,8 @@ def export(images, folder):
     """
     from data.image_set import class_folders, open_distilled
     from data.run_folder import check_apart
-    from exchange.folders import copy_files, whole_folder
+    from exchange.folders import copy_files
+    from utils.files import whole_folder
 
     open_distilled(images)  # says what is wrong with the set as a whole
     check_apart("--folder", folder, images)
@@ -65,7 +66,8 @@ def import_(folder, run, classes=None):
     """
     from data.image_set import class_folders
     from data.run_folder import check_apart, settle_manifest, versions
-    from exchange.folders import copy_files, whole_folder
+    from exchange.folders import copy_files
+    from utils.files import whole_folder
 
     folders = class_folders(folder)
     check_apart("--output-dir", run, folder)
