@@ -104,18 +104,23 @@ class Rows:
 
     @property
     def folders(self):
-        """Names of class folders that sort in the order of the classes.
-
-        Where the names themselves do not, or where one cannot be a folder's, all begin with a
-        number.
-        """
-        digits = len(str(len(self.classes) - 1))
+        """Names of class folders that sort in the order of the classes."""
         if self.numbered:
-            return [f"new{i:0{max(3, digits)}d}" for i in range(len(self.classes))]
-        names = [name.replace("/", "-") for name in self.classes]
-        if names == sorted(names) and not any(name[:1] in ("", ".") for name in names):
-            return names
-        return [f"{i:0{digits}d}_{name}" for i, name in enumerate(names)]
+            digits = max(3, len(str(len(self.classes) - 1)))
+            return [f"new{i:0{digits}d}" for i in range(len(self.classes))]
+        return folder_names(self.classes)
+
+
+def folder_names(classes):
+    """Class names as names of folders that sort in the order of the classes.
+
+    Where the names themselves do not, or where one cannot be a folder's, all begin with a number.
+    """
+    names = [name.replace("/", "-") for name in classes]
+    if names == sorted(set(names)) and not any(name[:1] in ("", ".") for name in names):
+        return names
+    digits = len(str(len(names) - 1))
+    return [f"{i:0{digits}d}_{name}" for i, name in enumerate(names)]
 
 
 def _suffix(where, data):

@@ -121,6 +121,72 @@ class RdedImport(RoomOptions):
     source: RdedSource
 
 
+@dataclass(frozen=True)
+class HuggingFaceTarget:
+    """The dataset that is written, and what its card says that images.json does not."""
+
+    folder: Path = option(None, "folder to write: images, images.json and the card README.md",
+                          group="data", type=options.path, required=True)
+    layout: str = option(
+        "parquet", "parquet: a table of the files as they are; imagefolder: a folder per class",
+        group="data", choices=("parquet", "imagefolder"))
+    classes: tuple | None = option(
+        None, "names of the classes in their order: imagenette, imagewoof, imageidc, a text file "
+        "with one in each line, or names with commas between them (default: those of images.json "
+        "or of the class folders)", group="data", type=class_list)
+    title: str | None = option(None, "heading of the card (default: data and IPC)")
+    data: str | None = option(None, "what was distilled, for the card (default: the dataset that "
+                              "images.json says, or not stated)")
+    method: str | None = option(None, "what made the images (default: what images.json says)")
+    data_licence: str | None = option(
+        None, "licence of the data that was distilled, in your words (default: not stated)")
+    weights_licence: str | None = option(
+        None, "licence of the generator's weights, in your words (default: what images.json says, "
+        "or not stated)")
+
+
+@dataclass(frozen=True)
+class HuggingFaceSource:
+    """A dataset."""
+
+    name: str = option(None, "hf:USER/NAME, hf:USER/NAME@REVISION, or a folder of a dataset",
+                       group="data", required=True)
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What goes to the hub. Your token is read from HF_TOKEN in the environment."""
+
+    folder: Path = option(None, "folder that export made", group="data", type=options.path,
+                          required=True)
+    name: str = option(None, "dataset on the hub; it is made where it is not there", group="data",
+                       required=True, metavar="USER/NAME")
+    private: bool = option(False, "make it so that only you see it", group="data")
+
+
+@dataclass(frozen=True)
+class HuggingFaceExport(RoomOptions):
+    """Write images as a Hugging Face dataset with a card."""
+
+    images: Images
+    target: HuggingFaceTarget
+
+
+@dataclass(frozen=True)
+class HuggingFaceImport(RoomOptions):
+    """Write the images of a Hugging Face dataset to a run folder."""
+
+    target: NewRun
+    source: HuggingFaceSource
+
+
+@dataclass(frozen=True)
+class HuggingFacePush(RoomOptions):
+    """Upload an exported folder to the Hugging Face hub, with your own token in HF_TOKEN."""
+
+    upload: Upload
+
+
 def parse(prog, commands, argv=None):
     """(command, its options) from the command line.
 

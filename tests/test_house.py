@@ -75,7 +75,8 @@ OPTIONS = {"recover.options": ["Options"], "recover.dap.options": ["Options"],
            "validate.hard_options": ["Options"], "models.pretrain_options": ["Options"],
            "models.diffusion_options": ["Options"],
            "report.options": ["Fig1", "Fig4", "Fig5"],
-           "exchange.options": ["FkdExport", "FkdImport", "RdedExport", "RdedImport"]}
+           "exchange.options": ["FkdExport", "FkdImport", "RdedExport", "RdedImport",
+                                "HuggingFaceExport", "HuggingFaceImport", "HuggingFacePush"]}
 
 
 def names_read(files):
