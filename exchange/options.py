@@ -4,7 +4,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from data import hugging_face
 from data.class_lists import class_list
+from data.names import AUGMENT_WORDS, AUGMENTS
 from utils import options
 from utils.errors import UserError
 from utils.options import RoomOptions, option
@@ -19,7 +21,8 @@ class Labels:
         required=True)
     train_dir: Path | None = option(
         None, "distilled images that the labels belong to, one folder per class, of any tool "
-        "(default: OUTPUT_DIR/images)", group="data", type=options.path)
+        "or hf:USER/NAME (default: OUTPUT_DIR/images)", group="data",
+        type=hugging_face.train_images)
     fkd_path: Path | None = option(
         None, "our labels (default: OUTPUT_DIR/labels)", group="data", type=options.path)
 
@@ -31,8 +34,8 @@ class Images:
     output_dir: Path | None = option(
         None, "our run folder, whose images are exported", group="data", type=options.path)
     train_dir: Path | None = option(
-        None, "images of any tool instead, one folder per class (default: OUTPUT_DIR/images)",
-        group="data", type=options.path)
+        None, "images of any tool instead, one folder per class, or hf:USER/NAME (default: "
+        "OUTPUT_DIR/images)", group="data", type=hugging_face.train_images)
 
 
 @dataclass(frozen=True)
@@ -185,6 +188,63 @@ class HuggingFacePush(RoomOptions):
     """Upload an exported folder to the Hugging Face hub, with your own token in HF_TOKEN."""
 
     upload: Upload
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """DD-Ranking's files, and what their numbers mean."""
+
+    images: Path = option(
+        None, "file of the images: a tensor [C x IPC, 3, H, W], class after class", group="data",
+        type=options.path, required=True, metavar="FILE")
+    labels: Path | None = option(
+        None, "file of the soft labels: a tensor [C x IPC, C] (default: none)", group="data",
+        type=options.path, metavar="FILE")
+    values: str = option(
+        "normalised", "what images hold: normalised: (x - mean) / std of x from 0 to 1; unit: from "
+        "0 to 1; bytes: from 0 to 255, uint8", choices=("normalised", "unit", "bytes"))
+    mean: tuple | None = option(None, "with --values normalised (default: ImageNet's)", nargs=3,
+                                type=options.fraction, metavar=("R", "G", "B"))
+    std: tuple | None = option(None, "likewise", nargs=3, type=options.positive_float,
+                               metavar=("R", "G", "B"))
+    label_values: str = option("probabilities", "what soft labels hold",
+                               choices=("probabilities", "logits"))
+
+
+@dataclass(frozen=True)
+class FixedLabels:
+    """How fixed labels become our label files, which hold the views of every epoch."""
+
+    classes: tuple | None = option(
+        None, "names of the classes in their order: imagenette, imagewoof, imageidc, a text file "
+        "with one in each line, or names with commas between them (default: unknown)",
+        group="data", type=class_list)
+    ipc: int | None = option(None, "images per class, where neither --labels nor --classes says "
+                             "how many classes there are", group="data", type=options.positive_int)
+    epochs: int = option(300, "epochs of label files; each shows every image with its label",
+                         group="size", type=options.positive_int)
+    batch_size: int = option(50, "the student's batch", group="size", type=options.positive_int)
+    augment: str = option("none", f"how an image is cut into a view; {AUGMENT_WORDS}",
+                          choices=AUGMENTS)
+    flip_prob: float = option(0.0, "probability of mirroring", type=options.fraction)
+    fkd_seed: int = option(42, "seed of order, crops and flips", group="size", type=options.seed)
+
+
+@dataclass(frozen=True)
+class DDRankingExport(RoomOptions):
+    """Write images, and labels of unmixed views, as DD-Ranking's tensors."""
+
+    labels: Labels
+    tensors: Tensors
+
+
+@dataclass(frozen=True)
+class DDRankingImport(RoomOptions):
+    """Read DD-Ranking's tensors as a run folder: images/, and labels/ with --labels."""
+
+    target: NewRun
+    tensors: Tensors
+    fixed: FixedLabels
 
 
 def parse(prog, commands, argv=None):

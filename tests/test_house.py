@@ -76,7 +76,8 @@ OPTIONS = {"recover.options": ["Options"], "recover.dap.options": ["Options"],
            "models.diffusion_options": ["Options"],
            "report.options": ["Fig1", "Fig4", "Fig5"],
            "exchange.options": ["FkdExport", "FkdImport", "RdedExport", "RdedImport",
-                                "HuggingFaceExport", "HuggingFaceImport", "HuggingFacePush"]}
+                                "HuggingFaceExport", "HuggingFaceImport", "HuggingFacePush",
+                                "DDRankingExport", "DDRankingImport"]}
 
 
 def names_read(files):
