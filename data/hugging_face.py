@@ -8,6 +8,7 @@ needed. Imports no PyTorch.
 import io
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from utils.distributed import print0
 from utils.errors import UserError
 
 PREFIX = "hf:"
+_NAME = re.compile(r"((?:\w[\w.-]*/)?\w[\w.-]*)(?:@(\w[\w./-]*))?")
 _SPLITS = {"train": ("train",), "test": ("test", "validation", "valid", "val")}
 _IMAGES, _LABELS = ("image", "img"), ("label", "class_id")
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tiff",
@@ -48,6 +50,7 @@ def fetched(name, split):
     from utils.files import whole_folder, write_bytes
     from utils.progress import progress_bar
 
+    _place(name)  # refuses what is no name
     home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
     place = home / "class_folders" / name.removeprefix(PREFIX).replace("/", "--")
     folder = place / split
@@ -191,8 +194,10 @@ def _place(name):
     """(name on the hub or path of a folder, revision or None) of a dataset."""
     if not str(name).startswith(PREFIX):
         return str(name), None
-    place, _, revision = str(name).removeprefix(PREFIX).partition("@")
-    return place, revision or None
+    match = _NAME.fullmatch(str(name).removeprefix(PREFIX))
+    if not match:
+        raise UserError(f"{name}: expected {PREFIX}USER/NAME or {PREFIX}USER/NAME@REVISION.")
+    return match[1], match[2]
 
 
 def library():

@@ -412,7 +412,8 @@ def check_agreement(theirs, images, options, orders):
     named = expected = variance = views = 0
     share = torch.bincount(images.labels, minlength=len(images.classes)).double() / len(images)
     for epoch in range(min(theirs.epochs, _LOOKED_AT)):
-        batches = theirs.epoch(epoch)
+        with progress_bar(theirs.batches, f"check epoch {epoch}", " files", leave=False) as bar:
+            batches = theirs.epoch(epoch, bar)
         plan = to_plan(batches, options, orders and orders[epoch], theirs.folder, epoch)
         answers = torch.cat([batch.logits for batch in batches]).float().argmax(1)
         classes = images.labels[plan.order]

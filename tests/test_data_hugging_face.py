@@ -169,3 +169,11 @@ def test_without_the_library_there_is_one_sentence(monkeypatch, tmp_path):
     with pytest.raises(UserError, match="need the library `datasets`.*requirements-exchange.txt"):
         hugging_face.train_images("hf:USER/NAME")
     assert hugging_face.test_images(str(tmp_path)) == tmp_path
+
+
+@pytest.mark.parametrize("name", ["hf:", "hf:../up", "hf:/etc", "hf:a/b/c", "hf:a/b@", "hf:a b"])
+def test_other_names_are_refused(monkeypatch, tmp_path, name):
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    with pytest.raises(UserError, match="expected hf:USER/NAME or hf:USER/NAME@REVISION"):
+        hugging_face.train_images(name)
+    assert not list(tmp_path.iterdir())

@@ -90,3 +90,13 @@ def test_folders_with_files_are_left_alone(tmp_path):
         export(tmp_path / "run", tmp_path / "run/images/theirs")
     with pytest.raises(UserError, match="which images are exported. Give --output-dir"):
         main(["export", "--folder", str(tmp_path / "x")])
+
+
+def test_numbers_that_five_digits_cannot_write_are_refused(tmp_path):
+    tiny.image_folder(tmp_path / "train", CLASSES, 2)
+    run = tiny.distilled_folder(tmp_path / "run", tmp_path / "train", CLASSES, 2)
+    image = run / "images/new002/class002_id001.png"
+    image.rename(image.with_name("class002_id100000.png"))
+    with pytest.raises(UserError, match="from 0 to 99999, this would be class 2, image 100000"):
+        export(run, tmp_path / "rded")
+    assert not (tmp_path / "rded").exists()
