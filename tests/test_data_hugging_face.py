@@ -1,5 +1,6 @@
 """hf:USER/NAME as a folder of images; the hub is a stand-in, its files are the library's own."""
 
+import importlib
 import io
 import sys
 
@@ -8,9 +9,9 @@ from PIL import Image
 
 from data import hugging_face
 from data.image_set import open_distilled, open_real
-from data.names import DATASETS
+from report.options import run_of_name
+from utils import options
 from utils.errors import UserError
-from validate import options as validate_options
 
 NAMES = ["cat", "dog", "owl"]
 WITH_LIBRARY = "the library datasets is not installed (requirements-exchange.txt)"
@@ -82,12 +83,23 @@ def test_a_split_becomes_class_folders_once(datasets, monkeypatch, tmp_path, cap
     assert len(calls) == 2
 
 
-def test_every_command_takes_it(datasets, monkeypatch, tmp_path):
+@pytest.mark.parametrize("module", [
+    "recover.options", "recover.dap.options", "relabel.options", "validate.options",
+    "validate.hard_options", "models.pretrain_options", "models.diffusion_options"])
+def test_every_stage_takes_it(datasets, monkeypatch, tmp_path, module):
     features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=NAMES)}
     hub(datasets, monkeypatch, train=(features, columns([0, 1, 2])))
-    o = validate_options.parse(["--output-dir", "x", "--train-dir", "hf:USER/NAME"])
-    assert o.data.train_dir == tmp_path / "home/class_folders/USER--NAME/train"
-    assert "imagefolder" in DATASETS
+    words = ["--output-dir", "x", "--train-dir", "hf:USER/NAME"]
+    words += ["--teachers", "resnet18"] if module == "models.pretrain_options" else []
+    values = options.as_dict(importlib.import_module(module).parse(words))
+    assert values["train_dir"] == tmp_path / "home/class_folders/USER--NAME/train"
+
+
+def test_reports_take_it(datasets, monkeypatch):
+    features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=NAMES)}
+    hub(datasets, monkeypatch, train=(features, columns([0, 1, 2])))
+    name, folder = run_of_name("theirs=hf:USER/NAME")
+    assert (name, open_distilled(folder).classes) == ("theirs", NAMES)
 
 
 @pytest.mark.parametrize(("content", "classes", "dataset"), [
