@@ -34,6 +34,7 @@ from utils.files import check_space, check_writable, remove_leftovers
 from utils.progress import progress_bar
 
 _FLOATS = {"fp16": torch.float16, "fp32": torch.float32}
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.uint8)
 _FILE_BYTES = 3500  # of a batch file beside its logits and plan, at most
 _LOOKED_AT = 10  # epochs whose labels are compared with the classes
 
@@ -112,9 +113,11 @@ def batch_list(plan, labels, batch, dtype):
     partners = None if mix == "none" else plan.partners[rows].clone()
     lam = None if mix == "none" else float(plan.lams[batch])
     box = plan.boxes[batch].tolist() if mix == "cutmix" else None
+    logits = labels.logits(rows).to(dtype)
+    if not logits.isfinite().all():
+        raise UserError("--logits fp16: found logits that do not fit. Give --logits fp32.")
     # clone: a slice would be saved with all that it is a slice of
-    return [crops, plan.flips[rows].clone(), partners, lam, box, labels.logits(rows).to(dtype),
-            plan.order[rows].clone()]
+    return [crops, plan.flips[rows].clone(), partners, lam, box, logits, plan.order[rows].clone()]
 
 
 # In
@@ -312,11 +315,12 @@ def read_batch(path, numpy_numbers=False):
 
 
 def _is_tensor(value, dimensions):
-    return isinstance(value, torch.Tensor) and value.ndim == dimensions
+    plain = isinstance(value, torch.Tensor) and value.layout == torch.strided
+    return plain and value.ndim == dimensions and not value.is_quantized
 
 
 def _is_indices(value, rows, below):
-    whole = _is_tensor(value, 1) and len(value) == rows and not value.is_floating_point()
+    whole = _is_tensor(value, 1) and len(value) == rows and value.dtype in _INTEGERS
     return whole and int(value.min()) >= 0 and int(value.max()) < below
 
 

@@ -149,6 +149,16 @@ def test_numbers_of_logits(run, tmp_path, stored, given, written):
     assert logits.dtype == written
 
 
+def test_logits_that_fp16_cannot_hold_are_refused(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(tiny, "random_logits", lambda o, c, _: torch.full((o.images, c), 1e5))
+    tiny.label_folder(run, 1, label_format="fp32")
+    with pytest.raises(UserError, match="found logits that do not fit. Give --logits fp32"):
+        export(run, tmp_path / "FKD", "--logits", "fp16")
+    assert not (tmp_path / "FKD/epoch_0").exists()
+    export(run, tmp_path / "FKD")
+    assert [path.name for path in (tmp_path / "FKD").iterdir()] == ["epoch_0"]
+
+
 def test_the_size_of_a_file_of_imagenet(run, tmp_path):
     """50 rows of 1000 logits in fp16 take about 104,200 bytes in the released files."""
     items = [torch.rand(50, 4), torch.zeros(50, dtype=torch.bool), torch.arange(50), 0.5,
@@ -307,6 +317,7 @@ def changed(folder, place, value, epoch=0, batch=1):
     (0, lambda crops: crops * SIZE / 32, "crops are not whole pixels of images of 24 px"),
     (1, None, "item 1 .* expected flips"),
     (2, lambda partners: partners + 1, "item 2 .* positions in the batch"),
+    (2, lambda partners: partners * 0.5, "item 2 .* positions in the batch"),
     (2, None, "batch_1.tar: found mixing none, expected cutmix as in the files before"),
     (3, 1.5, "item 3 .* a number from 0 to 1"),
     (4, [1, 2, 3, 2.5], "item 4 .* a box of four integers"),
