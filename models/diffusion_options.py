@@ -6,6 +6,7 @@ Imports no PyTorch.
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from data import hugging_face
 from data.names import DATASETS, has_flips
 from utils import options
 from utils.errors import UserError
@@ -33,8 +34,8 @@ class Data:
 
     dataset: str = option("imagefolder", "digits needs no folder", group="data", choices=DATASETS)
     train_dir: Path | None = option(
-        None, "training images: one folder per class, or the folder of CIFAR or Fashion-MNIST",
-        group="data", changes_result=False, type=options.path)
+        None, "training images: one folder per class, the folder of CIFAR or Fashion-MNIST, or "
+        "hf:USER/NAME", group="data", changes_result=False, type=hugging_face.train_images)
     classes: str | None = option(
         None, "list of class folders, in the order of the labels: imagenette, imagewoof, imageidc "
         "or a text file with one in each line (default: all folders, sorted)", group="data",

@@ -7,6 +7,7 @@ import argparse
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from data import hugging_face
 from data.names import (
     AUGMENT_WORDS,
     AUGMENTS,
@@ -88,11 +89,11 @@ class Data:
 
     dataset: str = option("imagefolder", "digits needs no folder", group="data", choices=DATASETS)
     train_dir: Path | None = option(
-        None, "training images: one folder per class, or the folder of CIFAR or Fashion-MNIST",
-        group="data", changes_result=False, type=options.path)
+        None, "training images: one folder per class, the folder of CIFAR or Fashion-MNIST, or "
+        "hf:USER/NAME", group="data", changes_result=False, type=hugging_face.train_images)
     val_dir: Path | None = option(
         None, "test images (CIFAR, Fashion-MNIST: default --train-dir)", group="data",
-        changes_result=False, type=options.path)
+        changes_result=False, type=hugging_face.test_images)
     image_size: int | None = option(
         None, "side in pixels (default: 224 for image folders, else 32)", group="data",
         type=options.side)

@@ -7,6 +7,7 @@ differ. Imports no PyTorch.
 from dataclasses import dataclass
 from pathlib import Path
 
+from data import hugging_face
 from data.names import AUGMENT_WORDS, AUGMENTS, CROPS, DATASETS, crop_rule, flip_probability
 from models.names import HEADS
 from recover.presets import POOL, PRESETS
@@ -26,9 +27,9 @@ class Data:
 
     dataset: str = option("imagefolder", "digits needs no folder", group="data", choices=DATASETS)
     train_dir: Path | None = option(
-        None, "real training images: one folder per class, or the folder of CIFAR or "
-        "Fashion-MNIST; --start noise with --classes needs none", group="data",
-        changes_result=False, type=options.path)
+        None, "real training images: one folder per class, the folder of CIFAR or "
+        "Fashion-MNIST, or hf:USER/NAME; --start noise with --classes needs none", group="data",
+        changes_result=False, type=hugging_face.train_images)
     classes: str | None = option(
         None, "imagenette, imagewoof, imageidc, a text file with a class folder in each line, or "
         "class folders with commas between them: the classes to distil, in this order (default: "
@@ -58,7 +59,7 @@ class Start:
         choices=("real", "random", "drawn", "medium", "mosaic", "noise"))
     start_dir: Path | None = option(
         None, "start real, random or drawn from these images instead, one folder per class: "
-        "another method's, for instance", changes_result=False, type=options.path)
+        "another method's, for instance", changes_result=False, type=hugging_face.train_images)
     start_flip: float = option(0.0, "probability that a start image is mirrored (EDC: 0.5)",
                                type=options.fraction)
     ranker: str | None = option(

@@ -7,6 +7,7 @@ differ. Imports no PyTorch.
 from dataclasses import dataclass
 from pathlib import Path
 
+from data import hugging_face
 from data.names import AUGMENT_WORDS, AUGMENTS, LABEL_FORMATS, MIXES, flip_probability
 from models.names import ENSEMBLE_RULES
 from relabel.presets import PRESETS, TEACHERS
@@ -23,12 +24,13 @@ class Data:
         None, "run folder, shared by the three stages", group="data", changes_result=False,
         type=options.path, required=True)
     train_dir: Path | None = option(
-        None, "distilled images, one folder per class, of any tool (default: OUTPUT_DIR/images)",
-        group="data", changes_result=False, type=options.path)
+        None, "distilled images, one folder per class, of any tool, or hf:USER/NAME (default: "
+        "OUTPUT_DIR/images)", group="data", changes_result=False, type=hugging_face.train_images)
     val_dir: Path | None = option(
-        None, "real test images, one folder per class, or the folder of CIFAR or Fashion-MNIST: "
+        None, "real test images, one folder per class, the folder of CIFAR or Fashion-MNIST, or "
+        "hf:USER/NAME: "
         "every teacher is measured on about 1000 of them before it labels; digits need none",
-        group="data", changes_result=False, type=options.path)
+        group="data", changes_result=False, type=hugging_face.test_images)
     fkd_path: Path | None = option(
         None, "where the labels go (default: OUTPUT_DIR/labels)", group="data",
         changes_result=False, type=options.path)

@@ -5,6 +5,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from data import hugging_face
 from utils import options
 from utils.errors import UserError
 from utils.options import RoomOptions, Run, option
@@ -18,7 +19,7 @@ def run_of_name(text):
     if not (name and equals and folder):
         raise argparse.ArgumentTypeError(
             f"found {text!r}, expected NAME=FOLDER, such as PRISM=results/prism_r18_ipc10")
-    return name, options.path(folder)
+    return name, hugging_face.train_images(folder)
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,8 @@ def check_labels(folder, images, findings, workers):
     def check_epoch(epoch):
         path = epoch_file(folder, epoch)
         check_file(path)
-        if store.epoch(epoch).plan != draw_plan(store.plan_options, epoch):
+        plan, ours = store.epoch(epoch).plan, store.store != "imported"
+        if ours and plan != draw_plan(store.plan_options, epoch):
             raise UserError(f"{path}: its plan is not the one that labels.json gives epoch "
                             f"{epoch}. Remove it. {_RELABEL}")
 
@@ -205,7 +206,8 @@ def check_epochs(store, epochs, good, findings):
     if gaps:
         findings.problem(f"{store.folder}: {', '.join(gaps)}{of} missing. Was relabel stopped? "
                          f"{_RELABEL}")
-    findings.say(f"{name}: {len(good)}{of} epochs, each with its checksum and plan")
+    imported = " as they were imported" if store.store == "imported" else " and plan"
+    findings.say(f"{name}: {len(good)}{of} epochs, each with its checksum{imported}")
 
 
 # Students

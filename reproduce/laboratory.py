@@ -35,8 +35,9 @@ class Run:
     epochs: int | None = option(
         None, "of soft labels and of the students of tables 2 and 3 (default: the part's)",
         group="size", type=options.positive_int)
-    train_dir: Path | None = option(None, "folder of the dataset (digits need none)", group="data",
-                                    type=options.path)
+    train_dir: Path | None = option(
+        None, "folder of the dataset, where torchvision keeps it (digits need none)", group="data",
+        type=options.path)
     teacher_weights: str | None = option(
         None, "folder of teachers (default: they are trained first)", group="data")
     diffusion_weights: str | None = option(

@@ -7,6 +7,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from data import hugging_face
 from reproduce import ROOT
 from utils import options
 from utils.errors import UserError, run_entry
@@ -22,9 +23,10 @@ class Quickstart:
     """Which images are distilled, and how much time there is."""
 
     train_dir: Path | None = option(
-        None, "training images: one folder per class (default: scikit-learn's digits)",
-        group="data", type=options.path)
-    val_dir: Path | None = option(None, "test images, likewise", group="data", type=options.path)
+        None, "training images: one folder per class, or hf:USER/NAME (default: scikit-learn's "
+        "digits)", group="data", type=hugging_face.train_images)
+    val_dir: Path | None = option(None, "test images, likewise", group="data",
+                                  type=hugging_face.test_images)
     output_dir: Path | None = option(
         None, "default: results/NAME, where NAME is digits or that of the images' folder",
         group="data", type=options.path)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from data import hugging_face
 from data.names import DATASETS
 from reproduce import ROOT
 from utils import options
@@ -26,8 +27,10 @@ class Sizes:
 
     dataset: str = option("imagefolder", "digits needs no folder and no weights", group="data",
                           choices=DATASETS)
-    train_dir: Path | None = option(None, "real training images", group="data", type=options.path)
-    val_dir: Path | None = option(None, "real test images", group="data", type=options.path)
+    train_dir: Path | None = option(None, "real training images", group="data",
+                                    type=hugging_face.train_images)
+    val_dir: Path | None = option(None, "real test images", group="data",
+                                  type=hugging_face.test_images)
     teacher_weights: str | None = option(
         None, "weights name or folder, for all stages (default: each method's own; other data than "
         "image folders: teachers are trained first)", group="data")

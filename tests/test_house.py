@@ -25,6 +25,7 @@ IMPORTS = {
     "relabel": GROUND,
     "validate": GROUND,
     "report": GROUND,
+    "exchange": ("utils", "data"),
     "reproduce": (*GROUND, "recover", "relabel", "validate", "report"),
     "benchmarks": (*GROUND, "recover", "relabel", "validate", "report", "reproduce"),
 }
@@ -73,7 +74,10 @@ OPTIONS = {"recover.options": ["Options"], "recover.dap.options": ["Options"],
            "relabel.options": ["Options"], "validate.options": ["Options"],
            "validate.hard_options": ["Options"], "models.pretrain_options": ["Options"],
            "models.diffusion_options": ["Options"],
-           "report.options": ["Fig1", "Fig4", "Fig5", "Verify"]}
+            "report.options": ["Fig1", "Fig4", "Fig5", "Verify"],
+            "exchange.options": ["FkdExport", "FkdImport", "RdedExport", "RdedImport",
+                                 "HuggingFaceExport", "HuggingFaceImport", "HuggingFacePush",
+                                 "DDRankingExport", "DDRankingImport"]}
 
 
 def names_read(files):

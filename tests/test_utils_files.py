@@ -132,3 +132,27 @@ def test_space_is_printed_and_refused(tmp_path, monkeypatch, capsys):
 def test_nothing_to_write_is_not_announced(tmp_path, capsys):
     check_space("recover", tmp_path, 0, "Choose.")
     assert capsys.readouterr().out == ""
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    folder = tmp_path / "runs/set"
+    (tmp_path / "runs/.set.tmp").mkdir(parents=True)
+    (tmp_path / "runs/.set.tmp/old").touch()  # of a command that was killed
+
+    def fail():
+        with files.whole_folder("--folder", folder) as temporary:
+            assert list(temporary.iterdir()) == []
+            (temporary / "new").touch()
+            raise OSError("the disk went away")
+
+    with pytest.raises(OSError, match="went away"):
+        fail()
+    assert list((tmp_path / "runs").iterdir()) == []
+
+    folder.mkdir()
+    with files.whole_folder("--folder", folder) as temporary:
+        (temporary / "new").touch()
+    assert [path.name for path in folder.iterdir()] == ["new"]
+    with (pytest.raises(UserError, match="--folder: found files in .*set, expected a new folder"),
+          files.whole_folder("--folder", folder)):
+        pass

@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 import tiny
 import torch
@@ -130,3 +132,17 @@ def test_other_weights_than_the_labels_are_refused(run, tmp_path):
     store = source_of(run).store
     with pytest.raises(UserError, match="the weights of resnet18 in .* are not those the labels"):
         label_source.recipe_ensemble(store, tmp_path, images, torch.device("cpu"))
+
+
+def test_imported_labels_take_what_they_do_not_say(run, tmp_path):
+    shutil.copytree(run / "images", tmp_path / "images")
+    shutil.copy(run / "images.json", tmp_path)
+    unsaid = dict.fromkeys(["ensemble", "min_scale_crops", "flip_prob", "mix_alpha"])
+    store = tiny.label_folder(tmp_path, 0, store="imported", batch_size=1024, teachers=[], **unsaid)
+    o, _ = resolved(tmp_path, "--preset", "sre2l")
+    assert (o.views.min_scale_crops, o.optimisation.batch_size) == (0.08, 1024)
+    label_source.check_views(o, store)
+    with pytest.raises(UserError, match="--batch-size 1024, found --batch-size 3. Leave it out"):
+        source_of(tmp_path, "--batch-size", "3")
+    with pytest.raises(UserError, match="these labels were imported, .* Give --labels stored"):
+        source_of(tmp_path, "--labels", "online")

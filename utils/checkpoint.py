@@ -130,6 +130,16 @@ def save_state(path, state):
             raise
 
 
+class UnsafePickle(UserError):
+    """A file that could run code when it is read. held: the name of what it holds."""
+
+    def __init__(self, path, held):
+        super().__init__(f"{path}: holds {held}, expected tensors and plain values alone. Reading "
+                         "anything else could run code, so it is not read. Ask its author for a "
+                         "state dict (model.state_dict()).")
+        self.held = held
+
+
 def load_state(path):
     """Read what save_state or anybody's torch.save wrote, without running code.
 
@@ -153,9 +163,7 @@ def _not_loaded(path, error):
     if isinstance(error, pickle.UnpicklingError):
         unsafe = re.search(r"GLOBAL (\S{1,80})", str(error))
         if unsafe:
-            return UserError(f"{path}: holds {unsafe[1]}, expected tensors and plain values alone. "
-                             "Reading anything else could run code, so it is not read. Ask its "
-                             "author for a state dict (model.state_dict()).")
+            return UnsafePickle(path, unsafe[1])
         why = "it is no pickle of tensors and plain values"
     return UserError(f"{path}: damaged or not safe to load ({why}). Remove it and run this again.")
 

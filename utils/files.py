@@ -58,6 +58,30 @@ def written_whole(path):
             temporary.unlink()
 
 
+@contextlib.contextmanager
+def whole_folder(option, folder):
+    """Yield an empty folder beside `folder`, which becomes `folder` on leaving.
+
+    After an error it is removed. Raises UserError where `folder` already holds something. option:
+    that gave the folder, in words.
+    """
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"{option}: found files in {folder}, expected a new folder. Remove it, or "
+                        "choose another one.")
+    check_writable(folder.parent)
+    temporary = folder.parent / f".{folder.name}.tmp"
+    if temporary.exists():
+        shutil.rmtree(temporary)  # of a command that was killed
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if folder.is_dir():
+            folder.rmdir()  # empty
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def _temporary(path):
     """A name that nobody can foresee, which says whose file it is."""
     return path.parent / f".{path.name}.{os.urandom(4).hex()}.{_HOST}.{os.getpid()}.tmp"

@@ -99,6 +99,9 @@ def open_labels(o, images):
     if wanted == "stored" and store.store == "none":
         raise UserError(f"{store.folder}: relabel stored no labels here, only their recipe. Give "
                         "--labels online, or run relabel so that it stores them.")
+    if wanted == "online" and store.store == "imported":
+        raise UserError(f"{store.folder}: these labels were imported, and their files do not say "
+                        "what made them. Give --labels stored.")
     if wanted == "online" or store.store == "none":
         return LabelSource("online", store.plan_options, store)
     store.check(o.optimisation.epochs)
@@ -114,7 +117,7 @@ def check_views(o, store):
              "flip_prob": (o.views.flip_prob, plan.flip),
              "mix_type": (o.views.mix_type, plan.mix)}
     for name, (value, labelled) in pairs.items():
-        if value in (None, labelled):
+        if value in (None, labelled) or labelled is None:  # imported labels do not say all
             continue
         wanted, advice = f"{flag(name)} {value}", "Leave it out"
         if name not in o.given:

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from data import hugging_face
 from data.names import AUGMENT_WORDS, AUGMENTS, CROPS, DATASETS, MIXES, crop_rule
 from models.names import ENSEMBLE_RULES, STEMS
 from utils import options, schedules
@@ -83,11 +84,11 @@ class Images:
         None, "run folder, shared by the three stages (needed to train)", group="data",
         changes_result=False, type=options.path)
     train_dir: Path | None = option(
-        None, "distilled images (default: OUTPUT_DIR/images)", changes_result=False,
-        type=options.path)
+        None, "distilled images, one folder per class, of any tool, or hf:USER/NAME (default: "
+        "OUTPUT_DIR/images)", changes_result=False, type=hugging_face.train_images)
     val_dir: Path | None = option(
-        None, "real test images: one folder per class, or the folder of CIFAR or Fashion-MNIST",
-        group="data", changes_result=False, type=options.path)
+        None, "real test images: one folder per class, the folder of CIFAR or Fashion-MNIST, or "
+        "hf:USER/NAME", group="data", changes_result=False, type=hugging_face.test_images)
     val_cache: Path | str | None = option(
         None, "where decoded test images of a folder are kept for all runs (ImageNet at 224 px: "
         "7.5 GB); none: every run decodes them into memory (default: .cache beside OUTPUT_DIR, or "

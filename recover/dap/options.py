@@ -7,6 +7,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
+from data import hugging_face
 from data.names import DATASETS
 from models.names import BACKBONES
 from utils import options
@@ -31,8 +32,8 @@ class Data:
 
     dataset: str = option("imagefolder", "digits needs no folder", group="data", choices=DATASETS)
     train_dir: Path | None = option(
-        None, "real training images: one folder per class, or the folder of CIFAR or Fashion-MNIST",
-        group="data", changes_result=False, type=options.path)
+        None, "real training images: one folder per class, the folder of CIFAR or Fashion-MNIST, "
+        "or hf:USER/NAME", group="data", changes_result=False, type=hugging_face.train_images)
     classes: str | None = option(
         None, "imagenette, imagewoof, imageidc, or a text file with a class folder in each line: "
         "the classes to distil, in this order (default: all)", group="data", metavar="LIST")
