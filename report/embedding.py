@@ -22,8 +22,7 @@ def fig1(options):
     All sets are embedded together, so that one panel can be compared with another; the paper does
     not say how its panels were made.
     """
-    method = options.embedding.embedding
-    check_method(method)
+    method = settle_method(options.embedding.embedding)
     sets, names, network, device = open_with_network(options)
     labels = choose_classes(options.classes.classes, names, MOST_CLASSES)
     indices = {name: torch.tensor([index for label in labels
@@ -44,15 +43,23 @@ def fig1(options):
     save_figure(draw(panels, legend, title), options.sets.output)
 
 
-def check_method(method):
-    """Raise UserError when UMAP is asked for and not installed."""
-    if method == "umap":
-        try:
-            from umap import UMAP  # noqa: F401
-        except ImportError:
-            raise UserError("--embedding umap: umap-learn is not installed. Run pip install "
-                            "umap-learn, or give --embedding tsne, which needs nothing more."
-                            ) from None
+def settle_method(method):
+    """umap or tsne: for auto UMAP, and t-SNE with a note where that is not installed.
+
+    Raises UserError when UMAP is asked for and not installed.
+    """
+    if method == "tsne":
+        return method
+    try:
+        from umap import UMAP  # noqa: F401
+    except ImportError:
+        if method == "auto":
+            print("note: umap-learn, which the paper used, is not installed, so this is t-SNE")
+            return "tsne"
+        raise UserError("--embedding umap: umap-learn is not installed. Run pip install "
+                        "umap-learn, or give --embedding tsne, which needs nothing more."
+                        ) from None
+    return "umap"
 
 
 def embed(features, method, seed):

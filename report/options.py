@@ -82,8 +82,9 @@ class Columns:
 class Embedding:
     """How features become points of the plane."""
 
-    embedding: str = option("umap", "umap (paper; needs umap-learn) or t-SNE", group="method",
-                            choices=tuple(EMBEDDINGS))
+    embedding: str = option(
+        "auto", "umap (paper; needs umap-learn) or t-SNE; auto: umap where it is installed",
+        group="method", choices=("auto", *EMBEDDINGS))
     seed: int = option(0, "seed of the embedding", type=options.count)
 
 
