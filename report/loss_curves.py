@@ -79,10 +79,13 @@ def draw(result):
         above.set_title(f"{name}: {units} of {words} steps", fontsize=10)
         below.set_xlabel("part of the steps (%)")
         below.set_yscale("log")
+        below.legend(fontsize=8)
         for axes in (above, below):
             axes.grid(alpha=0.3)
-            axes.legend(fontsize=8)
-    grid[0, 0].set(ylabel="terms beside the BN term", ylim=(0, None))
+    others = [WORDS.get(term, term) for term in terms if term not in teachers]
+    if len(others) > 1:
+        grid[0, 0].legend(fontsize=8)
+    grid[0, 0].set(ylabel=" and ".join(others), ylim=(0, None))
     grid[1, 0].set_ylabel("BN term of a teacher, without its weight")
     return figure
 

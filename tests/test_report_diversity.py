@@ -67,7 +67,8 @@ def test_a_line_per_set_class_and_image(root, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "penultimate features, beside all real images of an image's class (21 in all)" in text
     assert "copies: 6 images; mean cosine within a class " in text
-    assert "100 % of 6 are nearest to their own start; coverage " in text
+    assert ("100 % of the 6 that started from one of these are nearest to their own start; "
+            "coverage ") in text
 
     # The same by the functions, on features of single images
     network = load_teachers([NET], root / "teachers", tiny.WNIDS, torch.device("cpu"), 32)[NET]
