@@ -17,7 +17,7 @@ from report.sets import open_sets
 from report.start_grid import grid_rows
 from report.verdicts import spread
 from utils.files import read_json, write_bytes, written_whole
-from utils.plots import save_figure
+from utils.plots import COLOURS, save_figure
 
 KINDS = ("soft", "hard")  # labels
 GRID_SLICES = 3
@@ -221,7 +221,7 @@ def draw_curves(folders, seeds, path):
             for seed in range(seeds):
                 label = f"{name}, {kind} labels" if seed == 0 else None
                 metrics = folder / f"students/{kind}_seed{seed}/metrics.jsonl"
-                axes.plot(*tested(metrics), style, color=f"C{i}", marker="o", markersize=3,
+                axes.plot(*tested(metrics), style, color=COLOURS[i], marker="o", markersize=3,
                           label=label)
     axes.set(xlabel="epoch", ylabel="top-1 on the real test images (%)", xlim=(0, None))
     axes.xaxis.get_major_locator().set_params(integer=True)
