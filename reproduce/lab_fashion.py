@@ -9,6 +9,7 @@ from recover.presets import POOL
 from reproduce import table1, table2, table3
 from reproduce.cells import Cell, Claim, Images, Labels, Student, Table
 from reproduce.lab_parts import Laboratory, Part
+from reproduce.sizes import ITERATION
 
 STEPS = 200  # that replace 4000
 EPOCHS = {1: 300, 10: 100, 50: 50}  # by IPC, of soft labels and their students
@@ -100,6 +101,29 @@ def _settings():
                  claims=tuple(claims))
 
 
+# What else may decide: one option of PRISM at a time
+
+_REASONS = {
+    "as-published": ("as published", {}),
+    "r-bn-0.001": ("r_bn 0.001 for 0.01", {"r_bn": 0.001}),
+    "r-bn-0.1": ("r_bn 0.1 for 0.01", {"r_bn": 0.1}),
+    "first-layer-1": ("first layer's weight 1 for 10", {"first_bn_multiplier": 1.0}),
+    "by-layers": ("BN term divided by the number of layers", {"bn_normalise": "layers"}),
+    "steps-times-4": ("four times the steps", {"iteration": 4 * ITERATION}),
+    "without-alexnet": ("BN teachers without AlexNet", {"bn_teachers": POOL[:4]}),
+}
+
+
+def _reasons():
+    published = table1.prism_images("r18")
+    cells = [Cell("reasons", {"images": row, "student": word}, f"PRISM, {title}", 10,
+                  Images(f"prism-{row}", {**published.options, **values}) if values else published,
+                  labels, student, None)
+             for row, (title, values) in _REASONS.items()
+             for word, (student, labels) in students(10).items()]
+    return Table("reasons", "PRISM with one option changed, IPC 10", cells)
+
+
 # Tables 2 and 3
 
 def _table2():
@@ -134,6 +158,7 @@ LABORATORY = Laboratory(
     "fashion", "fashion_mnist", "Fashion-MNIST",
     {"methods": _part(_methods(), note=_PUBLISHED),
      "settings": _part(_settings()),
+     "reasons": _part(_reasons()),
      "ipc": _part(_ipc()),
      "table2": _part(_table2(), 10, TABLE_EPOCHS),
      "table3-labels": _part(_table3("labels", "recovery", "batch"), 10, TABLE_EPOCHS),

@@ -168,3 +168,14 @@ def test_settings_isolate_the_teachers():
             assert (sre2l["start"], sre2l["lr"]) == (start, float(lr))
             assert {name for name in prism if prism[name] != sre2l[name]} == {
                 "decoupling", "output_dir"} | ({"preset"} & set(prism))
+
+
+def test_reasons_change_one_option_each():
+    made = [command.resolved() for command in part_commands(*FASHION, "reasons", "--seeds", "0")
+            if command.stage == "recover"]
+    published, *others = made
+    changed = [{name for name in other if other[name] != published[name]} - {"output_dir"}
+               for other in others]
+    assert changed == [{"r_bn"}, {"r_bn"}, {"first_bn_multiplier"}, {"bn_normalise"},
+                       {"iteration"}, {"bn_teachers"}]
+    assert (published["iteration"], others[4]["iteration"]) == (200, 800)
