@@ -177,14 +177,14 @@ def save_grid(rows, path, row_names, column_names=None, cell=96):
 
     draw = ImageDraw.Draw(canvas)
     for c, name in enumerate(column_names or []):
-        text = _fitting(name, cell_width - gap, draw)
+        text = fitting(name, cell_width - gap, draw)
         draw.text((margin + c * cell_width + gap, 2), text, fill="black")
     for r, name in enumerate(row_names):
-        text = _fitting(name, margin - 4, draw)
+        text = fitting(name, margin - 4, draw)
         draw.text((4, header + r * cell_height + cell_height // 2 - 6), text, fill="black")
     _write(canvas, path, "PNG")
 
 
-def _fitting(text, width, draw):
+def fitting(text, width, draw):
     """As much of a text as fits into a width in pixels. draw: PIL's ImageDraw."""
     return next(text[:n] for n in range(len(text), -1, -1) if draw.textlength(text[:n]) <= width)

@@ -1,4 +1,4 @@
-"""Options of report.figures, one class per figure. Imports no PyTorch."""
+"""Options of report.figures, one class per figure, and of report.verify. Imports no PyTorch."""
 
 import argparse
 import sys
@@ -29,8 +29,9 @@ class Sets:
         None, "sets of images: a name and a run folder each, or a folder of class folders of "
         "another tool", group="data", nargs="+", type=run_of_name, required=True,
         metavar="NAME=FOLDER")
-    output: Path = option(None, "the figure: .png, .pdf or .svg (fig5: .png)", group="data",
-                          type=options.path, required=True, metavar="FILE")
+    output: Path = option(
+        None, "the figure: .png, .pdf or .svg (fig5: .png; report.verify: .png or .jpg)",
+        group="data", type=options.path, required=True, metavar="FILE")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,21 @@ class Features:
 
     network: str = option("resnet18", "whose penultimate features (paper: ResNet-18)",
                           group="method", metavar="NAME")
+
+
+@dataclass(frozen=True)
+class Verifier:
+    """The network that is asked."""
+
+    verifier: str | None = option(
+        None, "network that says what the images show, best one that guided none of them; "
+        "torchvision name or timm/NAME", group="method", metavar="NAME", required=True)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where the network's weights come from."""
+
     teacher_weights: str = option(
         "IMAGENET1K_V1", "name of published torchvision weights, or a folder of NAME.safetensors / "
         "NAME.pth", group="data")
@@ -51,6 +67,14 @@ class Classes:
     classes: tuple | None = option(
         None, "class names, wnids on ImageNet (default: the first ten)", group="data", nargs="+",
         metavar="CLASS")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """How wide a picture is."""
+
+    columns: int = option(5, "classes side by side; the others follow below",
+                          type=options.positive_int, metavar="N")
 
 
 @dataclass(frozen=True)
@@ -68,6 +92,12 @@ class Slices:
 
     slices: tuple = option((0,), "which images of a class (IPC slices)", group="data", nargs="+",
                            type=options.count, metavar="I")
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Where start images are."""
+
     train_dir: Path | None = option(
         None, "where the start images are: the training images or those of recover's --start-dir, "
         "one folder per class, or the folder of CIFAR or Fashion-MNIST", group="data",
@@ -80,6 +110,7 @@ class Fig1(RoomOptions):
 
     sets: Sets
     features: Features
+    weights: Weights
     classes: Classes
     embedding: Embedding
     run: Run
@@ -91,6 +122,7 @@ class Fig4(RoomOptions):
 
     sets: Sets
     features: Features
+    weights: Weights
     run: Run
 
 
@@ -101,6 +133,20 @@ class Fig5(RoomOptions):
     sets: Sets
     classes: Classes
     slices: Slices
+    starts: Starts
+
+
+@dataclass(frozen=True)
+class Verify(RoomOptions):
+    """What a network sees in the images of some sets."""
+
+    sets: Sets
+    verifier: Verifier
+    weights: Weights
+    classes: Classes
+    slices: Slices
+    columns: Columns
+    run: Run
 
 
 FIGURES = {"fig1": (Fig1, (".png", ".pdf", ".svg")), "fig4": (Fig4, (".png", ".pdf", ".svg")),
@@ -121,9 +167,22 @@ def parse(argv=None):
     kind, suffixes = FIGURES[figure]
     parsed = options.parse(kind, argv[1:], prog=f"report.figures {figure}",
                            description=kind.__doc__)
-    if len(dict(parsed.sets.runs)) < len(parsed.sets.runs):
-        raise UserError("--runs: two sets have one name. Name each set differently.")
-    if parsed.sets.output.suffix not in suffixes:
-        raise UserError(f"--output {parsed.sets.output}: expected a name that ends in "
-                        f"{' or '.join(suffixes)}.")
+    _check_sets(parsed.sets, suffixes)
     return figure, parsed
+
+
+def parse_verify(argv=None):
+    """Verify from the command line. Raises UserError for wrong options."""
+    parsed = options.parse(Verify, argv, prog="report.verify",
+                           description="Ask a network what the images of some sets show.")
+    _check_sets(parsed.sets, (".png", ".jpg"))
+    return parsed
+
+
+def _check_sets(sets, suffixes):
+    """Raise UserError for two sets of one name, and for a picture of another kind."""
+    if len(dict(sets.runs)) < len(sets.runs):
+        raise UserError("--runs: two sets have one name. Name each set differently.")
+    if sets.output.suffix not in suffixes:
+        raise UserError(f"--output {sets.output}: expected a name that ends in "
+                        f"{' or '.join(suffixes)}.")

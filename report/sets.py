@@ -81,7 +81,7 @@ def of_class(images, label):
 def open_with_network(options):
     """What figures of features start from: (sets, class names, network, device).
 
-    options: a class of report.options with sets, features and run.
+    options: a class of report.options with sets, features, weights and run.
     """
     distributed.set_threads(options.run.threads)
     device = distributed.choose_device(options.run.device)
@@ -90,18 +90,27 @@ def open_with_network(options):
 
     sets = open_sets(dict(options.sets.runs), options.run.workers)
     names, size = class_names(sets), next(iter(sets.values())).image_size
-    teachers = load_teachers([name], options.features.teacher_weights, names, device, size)
+    teachers = load_teachers([name], options.weights.teacher_weights, names, device, size)
     return sets, names, teachers[name], device
 
 
-@torch.no_grad()
 def features(images, indices, network, device, progress=None):
-    """Penultimate features of some images of a set, decoded a batch at a time.
+    """Penultimate features of some images of a set: float32 [n, D] on the CPU.
 
-    network: in eval mode, on device. Returns float32 [n, D] on the CPU.
+    The other arguments are those of outputs. network: in eval mode, on device.
+    """
+    return outputs(images, indices, network.features, device, progress)
+
+
+@torch.no_grad()
+def outputs(images, indices, function, device, progress=None):
+    """What a network makes of some images of a set, decoded a batch at a time.
+
+    function: float images [n, 3, S, S] in ImageNet's mean and std -> [n, ...], on device.
+    progress: a bar to move. Returns a tensor on the CPU.
     """
     parts = []
     for part in torch.as_tensor(indices).split(BATCH):
         pixels = images.pixels(part, progress)
-        parts.append(network.features(normalise(pixels.to(device))).cpu())
+        parts.append(function(normalise(pixels.to(device))).cpu())
     return torch.cat(parts)

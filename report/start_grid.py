@@ -20,7 +20,7 @@ def fig5(options):
     labels = choose_classes(options.classes.classes, names, len(names))
 
     rows, row_names, others = grid_rows(sets, runs, labels, options.slices.slices,
-                                        options.slices.train_dir)
+                                        options.starts.train_dir)
     for name in others:
         print(f"note: {name} started from other images than those shown")
     if not any(name.startswith("start ") for name in row_names):
@@ -88,7 +88,7 @@ def grid_rows(sets, runs, labels, numbers, train_dir=None):
     starts = {name: StartImages(runs[name], size, train_dir) for name in sets}
     rows, row_names, others = [], [], []
     for number in numbers:
-        columns = {name: _column(name, images, labels, number) for name, images in sets.items()}
+        columns = {name: column(name, images, labels, number) for name, images in sets.items()}
         paths = {name: [f"images/{images.names[index]}" for index in columns[name]]
                  for name, images in sets.items()}
 
@@ -105,7 +105,7 @@ def grid_rows(sets, runs, labels, numbers, train_dir=None):
     return rows, row_names, list(dict.fromkeys(others))
 
 
-def _column(name, images, labels, number):
+def column(name, images, labels, number):
     """Index of the image of this number in each class."""
     indices = []
     for label in labels:

@@ -1,4 +1,4 @@
-"""The paper's tables cell by cell, the digits laboratory and the quickstart.
+"""The paper's tables cell by cell, the digits laboratory, the quickstart and the ImageNet laptop.
 
 This room calls the stages only: on the command line of its own process, or as jobs of Snakemake.
 """
