@@ -2,7 +2,6 @@
 
 import math
 
-import matplotlib
 import torch
 from matplotlib.figure import Figure
 
@@ -10,10 +9,10 @@ from data.names import class_words
 from report.options import EMBEDDINGS
 from report.sets import choose_classes, features, of_class, open_with_network
 from utils.errors import UserError
-from utils.plots import save_figure
+from utils.plots import MARKERS, save_figure, style_of
 from utils.progress import progress_bar
 
-MOST_CLASSES = 20  # more colours than that cannot be told apart
+MOST_CLASSES = 20  # more colours and markers than that cannot be told apart
 LEAST = 5  # images: neighbours of fewer mean nothing
 
 
@@ -23,8 +22,7 @@ def fig1(options):
     All sets are embedded together, so that one panel can be compared with another; the paper does
     not say how its panels were made.
     """
-    method = options.embedding.embedding
-    check_method(method)
+    method = settle_method(options.embedding.embedding)
     sets, names, network, device = open_with_network(options)
     labels = choose_classes(options.classes.classes, names, MOST_CLASSES)
     indices = {name: torch.tensor([index for label in labels
@@ -45,15 +43,23 @@ def fig1(options):
     save_figure(draw(panels, legend, title), options.sets.output)
 
 
-def check_method(method):
-    """Raise UserError when UMAP is asked for and not installed."""
-    if method == "umap":
-        try:
-            from umap import UMAP  # noqa: F401
-        except ImportError:
-            raise UserError("--embedding umap: umap-learn is not installed. Run pip install "
-                            "umap-learn, or give --embedding tsne, which needs nothing more."
-                            ) from None
+def settle_method(method):
+    """umap or tsne: for auto UMAP, and t-SNE with a note where that is not installed.
+
+    Raises UserError when UMAP is asked for and not installed.
+    """
+    if method == "tsne":
+        return method
+    try:
+        from umap import UMAP  # noqa: F401
+    except ImportError:
+        if method == "auto":
+            print("note: umap-learn, which the paper used, is not installed, so this is t-SNE")
+            return "tsne"
+        raise UserError("--embedding umap: umap-learn is not installed. Run pip install "
+                        "umap-learn, or give --embedding tsne, which needs nothing more."
+                        ) from None
+    return "umap"
 
 
 def embed(features, method, seed):
@@ -78,11 +84,10 @@ def embed(features, method, seed):
 
 
 def draw(panels, legend, title):
-    """A panel per set, the same axes for all, a colour per class.
+    """A panel per set, the same axes for all, a colour and a marker per class.
 
     panels: {set: (points [n, 2], labels int64 [n])}. legend: {label: class name}, in its order.
     """
-    colours = matplotlib.colormaps["tab10" if len(legend) <= 10 else "tab20"]
     columns = math.ceil(len(panels) / math.ceil(len(panels) / 4))
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(0.3 + 3.3 * columns, 1.2 + 3.3 * rows), layout="constrained")
@@ -91,7 +96,8 @@ def draw(panels, legend, title):
     for axes, (set_name, (points, labels)) in zip(grid, panels.items(), strict=False):
         for i, (label, name) in enumerate(legend.items()):
             x, y = points[labels == label].unbind(1)
-            axes.scatter(x, y, s=16, color=colours(i), label=name, linewidths=0)
+            colour, marker = style_of(i, MARKERS)
+            axes.scatter(x, y, s=22, color=colour, marker=marker, label=name, linewidths=0)
         axes.set(xticks=[], yticks=[], title=set_name)
     for axes in grid[len(panels):]:
         axes.set_axis_off()

@@ -1,13 +1,11 @@
-"""Options of report.figures, one class per figure, of report.verify and report.page.
-
-Imports no PyTorch.
-"""
+"""Options of report.figures, one class per figure, and of other entries. Imports no PyTorch."""
 
 import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.names import DATASETS
 from utils import options
 from utils.errors import UserError
 from utils.options import RoomOptions, Run, option
@@ -84,8 +82,9 @@ class Columns:
 class Embedding:
     """How features become points of the plane."""
 
-    embedding: str = option("umap", "umap (paper; needs umap-learn) or t-SNE", group="method",
-                            choices=tuple(EMBEDDINGS))
+    embedding: str = option(
+        "auto", "umap (paper; needs umap-learn) or t-SNE; auto: umap where it is installed",
+        group="method", choices=("auto", *EMBEDDINGS))
     seed: int = option(0, "seed of the embedding", type=options.count)
 
 
@@ -105,6 +104,36 @@ class Starts:
         None, "where the start images are: the training images or those of recover's --start-dir, "
         "one folder per class, or the folder of CIFAR or Fashion-MNIST", group="data",
         type=options.path)
+
+
+@dataclass(frozen=True)
+class RealImages:
+    """The real images that a set is held beside."""
+
+    dataset: str | None = option(
+        None, "of the real images (default: what the sets' records say, else imagefolder)",
+        group="data", choices=DATASETS)
+    train_dir: Path | None = option(
+        None, "the real training images: one folder per class, or the folder of CIFAR or "
+        "Fashion-MNIST", group="data", type=options.path)
+    val_dir: Path | None = option(
+        None, "real images that nothing was made from, which are measured as one more set "
+        "(default: the test images that the dataset itself has)", group="data",
+        type=options.path)
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Which real images are neighbours."""
+
+    neighbours: int = option(
+        5, "k of the coverage: a real image is covered when an image of the set is within the "
+        "distance to its k-th nearest real neighbour (Naeem et al. 2020: 5)", group="method",
+        type=options.positive_int, metavar="K")
+    real_per_class: int | None = option(
+        None, "compare with so many random real images of each class (default: all of them)",
+        group="size", type=options.positive_int, metavar="N")
+    seed: int = option(0, "seed of random real images", type=options.seed)
 
 
 @dataclass(frozen=True)
@@ -142,8 +171,9 @@ class Page(RoomOptions):
 
     file: PageFile
     classes: Classes
-    starts: Starts
+    reals: RealImages
     features: PageFeatures
+    neighbours: Neighbours
     run: Run
 
 
@@ -180,6 +210,18 @@ class Fig5(RoomOptions):
 
 
 @dataclass(frozen=True)
+class DiversityOptions(RoomOptions):
+    """How diverse some sets are, and how close to real images."""
+
+    sets: Sets
+    reals: RealImages
+    features: Features
+    weights: Weights
+    neighbours: Neighbours
+    run: Run
+
+
+@dataclass(frozen=True)
 class Verify(RoomOptions):
     """What a network sees in the images of some sets."""
 
@@ -192,8 +234,8 @@ class Verify(RoomOptions):
     run: Run
 
 
-FIGURES = {"fig1": (Fig1, (".png", ".pdf", ".svg")), "fig4": (Fig4, (".png", ".pdf", ".svg")),
-           "fig5": (Fig5, (".png",))}
+PICTURES = (".png", ".pdf", ".svg")
+FIGURES = {"fig1": (Fig1, PICTURES), "fig4": (Fig4, PICTURES), "fig5": (Fig5, (".png",))}
 
 
 def parse(argv=None):
@@ -242,6 +284,14 @@ def parse_verify(argv=None):
     parsed = options.parse(Verify, argv, prog="report.verify",
                            description="Ask a network what the images of some sets show.")
     _check_sets(parsed.sets, (".png", ".jpg"))
+    return parsed
+
+
+def parse_diversity(argv=None):
+    """DiversityOptions from the command line. Raises UserError for wrong options."""
+    parsed = options.parse(DiversityOptions, argv, prog="report.diversity",
+                           description=DiversityOptions.__doc__)
+    _check_sets(parsed.sets, PICTURES)
     return parsed
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from report.sets import BATCH, features, open_with_network
 from utils.errors import UserError
 from utils.files import written_whole
-from utils.plots import save_figure
+from utils.plots import COLOURS, save_figure
 from utils.progress import progress_bar
 
 
@@ -105,7 +105,7 @@ def draw(result, title):
 
     violins = axes.violinplot(values, places, widths=0.8, showextrema=False)
     for i, body in enumerate(violins["bodies"]):
-        body.set(facecolor=f"C{i}", alpha=0.4)
+        body.set(facecolor=COLOURS[i % len(COLOURS)], alpha=0.4)
     axes.boxplot(values, positions=places, widths=0.1, showfliers=False,
                  medianprops={"color": "black"})
 

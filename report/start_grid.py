@@ -40,6 +40,19 @@ def start_origins(run):
     return origins
 
 
+def real_starts(run):
+    """{image's name below images/: the training image it started from, as ImageSet.origin has it}.
+
+    {} for a folder without records, and where the starts were images of another folder. Noise and
+    mosaics have their words too, which are no image's.
+    """
+    manifest = run / "images.json"
+    content = read_json(manifest, "recover") if manifest.exists() else {}
+    if content.get("identity", {}).get("start_images"):
+        return {}
+    return {path.removeprefix("images/"): origin for path, origin in start_origins(run).items()}
+
+
 class StartImages:
     """Start images of a run, found again by what recover noted.
 

@@ -73,7 +73,7 @@ OPTIONS = {"recover.options": ["Options"], "recover.dap.options": ["Options"],
            "relabel.options": ["Options"], "validate.options": ["Options"],
            "validate.hard_options": ["Options"], "models.pretrain_options": ["Options"],
            "models.diffusion_options": ["Options"],
-           "report.options": ["Fig1", "Fig4", "Fig5", "Page", "Verify"]}
+           "report.options": ["DiversityOptions", "Fig1", "Fig4", "Fig5", "Page", "Verify"]}
 
 
 def names_read(files):

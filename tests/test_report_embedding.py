@@ -1,4 +1,5 @@
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,12 +30,17 @@ def test_too_few_images():
         embedding.embed(torch.ones(4, 3), "tsne", 0)
 
 
-def test_umap_that_is_not_installed_is_named(monkeypatch):
+def test_umap_that_is_not_installed_is_named(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=None))
+    assert embedding.settle_method("auto") == embedding.settle_method("umap") == "umap"
     monkeypatch.setitem(sys.modules, "umap", None)
-    embedding.check_method("tsne")
+    assert embedding.settle_method("tsne") == "tsne"
+    assert capsys.readouterr().out == ""
+    assert embedding.settle_method("auto") == "tsne"
+    assert "note: umap-learn, which the paper used, is not installed" in capsys.readouterr().out
     with pytest.raises(UserError, match="umap-learn is not installed. Run pip install umap-learn, "
                        "or give --embedding tsne"):
-        embedding.check_method("umap")
+        embedding.settle_method("umap")
 
 
 def test_panels_share_their_axes_and_classes_their_colours():
@@ -49,6 +55,14 @@ def test_panels_share_their_axes_and_classes_their_colours():
     assert legend == ["seven", "four"]
     assert np.allclose(right.collections[1].get_offsets(), panels["b"][0][:4])
     assert np.allclose(left.collections[1].get_facecolor(), right.collections[1].get_facecolor())
+
+
+def test_twenty_classes_differ_in_colour_or_marker():
+    panels = {"a": (torch.randn(20, 2), torch.arange(20))}
+    figure = embedding.draw(panels, {i: str(i) for i in range(20)}, "title")
+    looks = {(tuple(dots.get_facecolor()[0]), dots.get_paths()[0].vertices.tobytes())
+             for dots in figure.axes[0].collections}
+    assert len(looks) == 20
 
 
 def test_seven_sets_leave_an_empty_place():

@@ -63,7 +63,7 @@ def test_in_a_browser_all_images_load_and_nothing_overflows(out, tmp_path, width
     assert found["width"] == width
     assert found["wide"] == []
     assert found["broken"] == []
-    assert found["images"] == 3 * 2 + 1 + 2  # strips, a curve, a map per set
+    assert found["images"] == 3 * 2 + 1 + 1 + 2  # strips, a curve, cosines, a map per set
     assert (found["scripts"], found["unnamed"]) == (0, 0)
     assert "CONSOLE" not in run.stderr, run.stderr
 

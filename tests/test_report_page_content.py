@@ -1,4 +1,5 @@
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -99,12 +100,22 @@ def test_a_page_of_runs_and_of_a_plain_folder(out, capsys):
         "random,12,resnet18,soft,prism,epochs 2,0,50.0,49.0,500,2.5,cpu")
     printed = capsys.readouterr().out
     assert f"Page: {out / 'page.html'}" in printed
+    assert "With --train-dir the sets are also held beside the real images." in html
     assert "| prism | random | plain |" in printed
 
 
 def test_the_same_command_writes_the_same_bytes(out):
     first, second = (write(out, "prism", "plain", network="none") for _ in range(2))
     assert first == second
+
+
+def test_with_real_images_the_page_says_how_close_the_sets_are_to_them(out):
+    tiny.image_folder(out / "more", CLASSES, 4, (32, 32))  # the images of plain
+    _, markdown = write(out, "plain", "prism", train_dir=out / "more")
+    assert re.search(r"\| median distance to the nearest real image \| 0 \| \d", markdown)
+    assert "beside all real images of an image's class (12 in all)" in markdown
+    assert "(page_files/distances.svg)" in markdown
+    assert "nearest to its own start" not in markdown  # no record says what they started from
 
 
 def test_without_a_network_there_is_no_diversity_and_the_page_says_why(out):

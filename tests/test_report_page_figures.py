@@ -23,7 +23,7 @@ def test_curves_have_a_line_per_seed_and_a_legend_per_set():
 
 def test_the_colour_of_text_is_the_readers():
     svg = page_figures.curves({"A": [((1, 10.0),)]}, "y")
-    assert b"#010203" not in svg
+    assert b"#000000" not in svg
     assert b"var(--ink)" in svg
     assert b"prefers-color-scheme:dark" in svg
 
@@ -37,10 +37,7 @@ def test_figures_are_the_same_bytes_twice():
     assert "none" not in texts(first)  # has no image here
 
 
-def test_the_histogram_is_cut_to_the_bins_that_are_used():
-    edges = np.linspace(-1, 1, 21)
-    shares = {"A": [0] * 17 + [0.5, 0.5, 0], "B": [0] * 18 + [1, 0]}
-    svg = page_figures.histogram(shares, edges, {"A": 0.8, "B": 0.85}, "cosine")
-    assert {"A", "B", "cosine", "share of pairs"} <= set(texts(svg))
-    assert "0.700" in texts(svg)
-    assert "0.500" not in texts(svg)
+def test_a_panel_of_another_module_is_in_the_pages_style():
+    svg = page_figures.panel(lambda axes, name: axes.plot([0, 1], color="black", label=name), "A")
+    assert b"#000000" not in svg
+    assert b"stroke: var(--ink)" in svg
