@@ -32,7 +32,7 @@ from report.document import (
 from report.runs import read_run
 from report.sets import choose_classes, class_names, features, of_class, open_sets
 from report.start_grid import StartImages, real_starts
-from report.verdicts import spread
+from report.verdicts import spread, standard_error
 from utils import distributed, options
 from utils.errors import UserError
 from utils.files import read_json, write_bytes
@@ -54,14 +54,14 @@ def default_output(folders):
     return folder / "report.html" if alone else options.path("report.html")
 
 
-def write_page(folders, o, output, students=None, more=()):
+def write_page(folders, o, output, work=None, more=()):
     """Write the page about some sets as HTML and as Markdown, and a CSV file of all students.
 
     folders: {name of a set: folder}. o: report.options.Page. output: path of the HTML file.
-    students: {name: folder of its students} (default: its own). more: Sections after the first.
-    Prints the table of students. Returns the path.
+    work: {name: folders of its labels and students} (default: its own). more: Sections after the
+    first. Prints the table of students. Returns the path.
     """
-    page = read_page(folders, o, students or {})
+    page = read_page(folders, o, work or {})
     first, *others = sections(page)
     content = Document(title(page), facts(page), (first, *more, *others))
 
@@ -105,15 +105,16 @@ class Contents:
     def recipes(self):
         """The recipes of all students, in order."""
         return sorted({student.recipe for run in self.runs.values() for student in run.students},
-                      key=lambda r: (r.network, r.labels != "soft", r.protocol, r.settings))
+                      key=lambda r: (r.network, r.labels != "soft", r.protocol,
+                                     len(r.settings), r.settings))
 
 
-def read_page(folders, o, students):
+def read_page(folders, o, work):
     """The Contents of a page. Raises UserError for folders that are no sets of the same classes."""
     distributed.set_threads(o.run.threads)
     device = distributed.choose_device(o.run.device)
     sets = open_sets(folders, o.run.workers)
-    runs = {name: read_run(name, folders[name], images, students.get(name))
+    runs = {name: read_run(name, folders[name], images, work.get(name))
             for name, images in sets.items()}
     names = class_names(sets)
     network, why = open_network(runs, o.features, names, device)
@@ -159,12 +160,18 @@ def _recorded_teacher(runs):
 
 def title(page):
     """The dataset, and to how many images it was distilled."""
-    sizes = sorted({len(run.images) for run in page.runs.values()})
+    sizes = {len(run.images) for run in page.runs.values() if not real_images(run)}
+    sizes = sorted(sizes or {len(page.first)})
     count = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
     names = {"digits": "Digits", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100",
              "fashion_mnist": "Fashion-MNIST"}
     known = page.options.file.dataset_name or names.get(page.first.dataset, "Real images")
     return f"{known}, distilled to {count} images"
+
+
+def real_images(run):
+    """Whether the images of a run are real ones as they are."""
+    return run.made.get("options", {}).get("iteration") == 0
 
 
 def facts(page):
@@ -202,18 +209,17 @@ def students_section(page):
 def accuracy_table(runs, recipes):
     """A line per recipe, a column per set; the best of a line stands out.
 
-    So do those that the test images cannot tell from it.
+    So do those that cannot be told from it.
     """
     rows, bold = [], set()
     for r, recipe in enumerate(recipes):
         students = [run.of_recipe(recipe) for run in runs.values()]
         values = [[student.top1 for student in of_set] for of_set in students]
         rows.append((str(recipe), *(spread(v) if v else NONE for v in values)))
-        means = [statistics.mean(v) if v else None for v in values]
-        best = max(mean for mean in means if mean is not None)
+        best = max(filter(None, values), key=statistics.mean)
         count = next(of_set[0].result["test_images"] for of_set in students if of_set)
-        bold |= {(r, c) for c, mean in enumerate(means, 1)
-                 if len(runs) > 1 and mean is not None and not differ(best, mean, count)[0]}
+        bold |= {(r, c) for c, v in enumerate(values, 1)
+                 if len(runs) > 1 and v and not differ(best, v, count)[0]}
     return Table(("top-1 in %", *runs), tuple(rows), frozenset(bold))
 
 
@@ -231,7 +237,7 @@ def measured_words(runs, recipes):
              "the student")
     soft = ("Soft labels come from the teachers, hard labels are the class alone. "
             if len({recipe.labels for recipe in recipes}) > 1 else "")
-    bold = "Bold: the best, and what the test images cannot tell from it. " * (len(runs) > 1)
+    bold = "Bold: the best, and what cannot be told from it. " * (len(runs) > 1)
     return (f"Top-1 is the best of the tests{tests} on "
             f"{' or '.join(f'{count:,}' for count in counts)} real images that no network was "
             f"trained on{DIGITS_CAVEAT if digits else ''}; {seeds}. {bold}{soft}"
@@ -246,38 +252,42 @@ def sampling_error(percent, count):
     return 100 * (percent / 100 * (1 - percent / 100) / count) ** 0.5
 
 
-def differ(a, b, count):
-    """(whether two accuracies in per cent differ, the standard error of their difference).
+def differ(ours, theirs, count):
+    """(whether the means of two lists of accuracies differ, the standard error of the difference).
 
-    Both were measured on `count` images. A difference counts from two standard errors of it,
-    sqrt(a^2 + b^2) of those of the two numbers.
+    In per cent, a number per seed, measured on `count` images. A difference counts from two
+    standard errors of it: the root of the sum of squares of each mean's sampling error, which more
+    seeds do not make smaller, and of its standard error over the seeds.
     """
-    error = (sampling_error(a, count) ** 2 + sampling_error(b, count) ** 2) ** 0.5
-    return abs(a - b) > 2 * error, error
+    errors = [error for values in (ours, theirs)
+              for error in (sampling_error(statistics.mean(values), count),
+                            standard_error(values) or 0)]
+    error = sum(error ** 2 for error in errors) ** 0.5
+    return abs(statistics.mean(ours) - statistics.mean(theirs)) > 2 * error, error
 
 
 def findings(runs, recipes):
     """Sentences that hold the first set beside each other one, for every recipe.
 
-    Differences that are too small are marked as what the test images cannot tell.
+    Differences that are too small are marked as what the numbers cannot tell.
     """
     (first, *others), sentences = runs.values(), []
     for recipe in recipes:
-        own = first.of_recipe(recipe)
+        students = first.of_recipe(recipe)
         for other in others:
-            theirs = other.of_recipe(recipe)
-            if not own or not theirs:
+            ours = [student.top1 for student in students]
+            theirs = [student.top1 for student in other.of_recipe(recipe)]
+            if not ours or not theirs:
                 continue
-            a = statistics.mean(student.top1 for student in own)
-            b = statistics.mean(student.top1 for student in theirs)
-            count = own[0].result["test_images"]
-            clear, error = differ(a, b, count)
-            doubt = ("" if clear else
-                     f"; {count} test images cannot tell (standard error {error:.1f})")
+            count, most = students[0].result["test_images"], max(len(ours), len(theirs))
+            clear, error = differ(ours, theirs, count)
+            seeds = f" and {most} seeds" if most > 1 else ""
+            doubt = "" if clear else (
+                f"; {count:,} test images{seeds} cannot tell (standard error {error:.1f})")
+            a, b = statistics.mean(ours), statistics.mean(theirs)
             distance = "as good as" if a == b else (
                 f"{abs(a - b):.1f} points {'above' if a > b else 'below'}")
-            sentences.append(f"{recipe.network}, {recipe.labels} labels: {first.name} is "
-                             f"{distance} {other.name}{doubt}.")
+            sentences.append(f"{recipe}: {first.name} is {distance} {other.name}{doubt}.")
     return sentences
 
 
@@ -333,8 +343,9 @@ def images_section(page):
 
 def _starts(run, train_dir):
     """The StartImages of a run; None where its images are real ones as they are."""
-    unchanged = run.made.get("options", {}).get("iteration") == 0
-    return None if unchanged else StartImages(run.folder, run.images.image_size, train_dir)
+    if real_images(run):
+        return None
+    return StartImages(run.folder, run.images.image_size, train_dir)
 
 
 def class_card(page, starts, label, count):
@@ -503,7 +514,7 @@ def method_words(run):
     """The preset of a set, and how many of its options differ."""
     if not run.made:
         return "not known"
-    if run.made.get("options", {}).get("iteration") == 0:
+    if real_images(run):
         return "none: real images"
     preset, changed = run.made.get("preset") or "no preset", run.made.get("preset_changed")
     return f"{preset}, {len(changed)} options changed" if changed else preset
@@ -570,7 +581,7 @@ def cost_section(page):
         devices = dict.fromkeys(student.result.get("device") for student in run.students)
         cells = (size_words(run.image_bytes),
                  size_words(run.label_bytes) if run.label_bytes else NONE, _seconds(run.seconds),
-                 _seconds(sum(labelled) if labelled else None),
+                 _seconds(statistics.mean(labelled) if labelled else None),
                  _seconds(statistics.mean(seconds) if seconds else None),
                  ", ".join(filter(None, devices)) or NONE)
         for row, cell in zip(rows.values(), cells, strict=True):

@@ -73,20 +73,29 @@ class Run:
         return sorted(students, key=lambda student: student.seed)
 
 
-def read_run(name, folder, images, students=None):
-    """The Run of an opened set. students: the folder of its students (default: its own)."""
-    files, path = sorted(folder.glob("labels*/labels.json")), folder / "images.json"
+def read_run(name, folder, images, work=None):
+    """The Run of an opened set.
+
+    work: folders of its labels and students, where they are not in its own (default: they are).
+    Labels of its own count where these have none.
+    """
+    work, path = work or [folder], folder / "images.json"
+    files = [file for place in work for file in sorted(place.glob("labels*/labels.json"))]
+    files = files or sorted(folder.glob("labels*/labels.json"))
     made = read_manifest(path, "recover") if path.exists() else {}
     labels = read_manifest(files[0], "relabel") if files else {}
+    weights = {given["teacher_weights"] for given in (made, labels)
+               if given.get("teacher_weights")}
+    steps = {}
+    for place in dict.fromkeys([folder, *work]):
+        steps.update(steps_of(place, weights))
     return Run(
         name, folder, images, made, labels,
-        students=tuple(read_students(students or folder / "students")),
+        students=tuple(student for place in work for student in read_students(place / "students")),
         image_bytes=sum(path.stat().st_size for path in images.paths),
-        label_bytes=sum(file.stat().st_size for path in files
+        label_bytes=sum(file.stat().st_size for path in files[:1]
                         for file in path.parent.glob("*.safetensors")),
-        seconds=image_seconds(folder),
-        steps=steps_of(folder, {given["teacher_weights"] for given in (made, labels)
-                                if given.get("teacher_weights")}))
+        seconds=image_seconds(folder), steps=steps)
 
 
 def read_students(folder):

@@ -35,9 +35,20 @@ def test_sampling_error_by_hand():
 
 def test_findings_say_what_the_test_images_cannot_tell():
     assert page_content.findings(RUNS, [SOFT, HARD]) == [
-        "resnet18, soft labels: PRISM is 41.0 points above other.",
-        "resnet18, hard labels: PRISM is 1.0 points below other; 500 test images cannot tell "
-        "(standard error 2.5)."]
+        "resnet18, soft labels (prism): PRISM is 41.0 points above other.",
+        "resnet18, hard labels (prism): PRISM is 1.0 points below other; 500 test images and 2 "
+        "seeds cannot tell (standard error 2.5)."]
+
+
+def test_a_difference_counts_beside_the_test_images_and_beside_the_seeds():
+    clear, error = page_content.differ([90.0], [86.0], 400)
+    assert math.isclose(error, (1.5 ** 2 + 1.7349 ** 2) ** 0.5, rel_tol=1e-4)
+    assert not clear
+    assert page_content.differ([90.0, 90.0], [80.0, 80.0], 400)[0]
+    # The seeds of the second set give 80 with a standard error of 10.
+    clear, error = page_content.differ([90.0, 90.0], [70.0, 90.0], 400)
+    assert not clear
+    assert math.isclose(error, (1.5 ** 2 + 2.0 ** 2 + 10 ** 2) ** 0.5)
 
 
 def test_the_table_has_mean_and_spread_and_marks_what_is_as_good_as_the_best():
@@ -87,12 +98,13 @@ def write(out, *names, **given):
 
 
 def test_a_page_of_runs_and_of_a_plain_folder(out, capsys):
-    html, markdown = write(out, "prism", "random", "plain", images_shown=2, dataset_name="Pets")
+    html, markdown = write(out, "prism", "random", "plain", images_shown=2, dataset_name="Pets",
+                           network="none")
     assert "<h1>Pets, distilled to 12 images</h1>" in html
     assert "&lt;b&gt;&amp;&quot;cat&quot;" in html
     assert "<b>" not in html
     assert "prism is 40.0 points above random." in html
-    for heading in ("Students", "Images", "Curves", "Diversity", "How they were made", "Cost"):
+    for heading in ("Students", "Images", "Curves", "How they were made", "Cost"):
         assert f"## {heading}\n" in markdown
     assert "| resnet18, soft labels (prism, epochs 2) | **90.0** | 50.0 | – |" in markdown
     assert Image.open(out / "page_files/class002_set1.png").size == (2 * 32, 32)
@@ -100,7 +112,6 @@ def test_a_page_of_runs_and_of_a_plain_folder(out, capsys):
         "random,12,resnet18,soft,prism,epochs 2,0,50.0,49.0,500,2.5,cpu")
     printed = capsys.readouterr().out
     assert f"Page: {out / 'page.html'}" in printed
-    assert "With --train-dir the sets are also held beside the real images." in html
     assert "| prism | random | plain |" in printed
 
 
@@ -115,6 +126,7 @@ def test_with_real_images_the_page_says_how_close_the_sets_are_to_them(out):
     assert re.search(r"\| median distance to the nearest real image \| 0 \| \d", markdown)
     assert "beside all real images of an image's class (12 in all)" in markdown
     assert "(page_files/distances.svg)" in markdown
+    assert "(page_files/map1.svg)" in markdown
     assert "nearest to its own start" not in markdown  # no record says what they started from
 
 
