@@ -274,7 +274,7 @@ def _image_markdown(picture, folder):
 def _markdown(text):
     """Text that Markdown and the HTML in it show as it is."""
     text = html.escape(printable(text).replace("\n", " "), quote=False)
-    return re.sub(r"([\\`*_\[\]|#~])", r"\\\1", text)
+    return re.sub(r"([\\`*\[\]|#~]|(?<!\w)_|_(?!\w))", r"\\\1", text)
 
 
 # Pictures

@@ -1,4 +1,8 @@
 import csv
+import os
+import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -130,6 +134,25 @@ def test_names_that_give_one_folder_are_refused(root):
         compare_plan.make(dict(sets), o)
 
 
+def test_the_variables_of_the_script_are_options(root):
+    variables = {"STUDENTS": "resnet18 timm/vit_tiny_patch16_224@0.0005", "SEEDS": "7 8",
+                 "PROTOCOL": "soft dc", "REAL_TOP1": "56.5", "TEACHERS": f"{NET} alexnet",
+                 "EPOCHS": "3", "OUTPUT_DIR": str(root / "out"), "TRAIN_DIR": str(root),
+                 "PYTHON": shutil.which("echo")}
+    script = Path(compare.__file__).parents[1] / "report/compare.sh"
+    printed = subprocess.run(["sh", script, f"A={root / 'run'}", "--threads", "3", "--dry-run"],
+                             env={**os.environ, **variables}, check=True, capture_output=True,
+                             text=True).stdout
+    module, *argv = shlex.split(printed)[1:]
+    sets, o = compare.parse(argv)
+    assert (module, sets) == ("reproduce.compare", [("A", root / "run")])
+    assert o.students.students == (("resnet18", None), ("timm/vit_tiny_patch16_224", 5e-4))
+    assert (o.students.seeds, o.students.protocol) == ((7, 8), ("soft", "dc"))
+    assert (o.students.real_top1, o.students.epochs) == (56.5, 3)
+    assert (o.labels.teachers, o.real.train_dir) == ((NET, "alexnet"), root)
+    assert (o.run.threads, o.run.dry_run) == (3, True)
+
+
 # The scores
 
 def students(place, **top1):
@@ -190,3 +213,18 @@ def test_a_comparison_stopped_and_resumed_ends_in_a_page(root, monkeypatch, caps
     with open(root / "out/scores.csv") as file:
         assert [row["set"] for row in csv.DictReader(file)] == ["A", "B"]
     assert Path(root / "out/timings.json").exists()
+
+
+@pytest.mark.slow
+def test_a_comparison_with_soft_labels_has_both_scores(root, capsys):
+    compare.main(command_line(root, "--protocol", "soft", "hard", "plain", "--real-top1", "90"))
+    assert f"Page: {root / 'out/page.html'}" in capsys.readouterr().out
+    with open(root / "out/scores.csv") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["set"] for line in lines] == ["A", "B"]
+    assert all(0 < float(line[score]) < 1 for line in lines for score in ("lrs", "ars"))
+    page = (root / "out/page.md").read_text()
+    assert f"| LRS, {NET} | " in page
+    assert "| held-out real |" in page  # diversity beside the real digits
+    for name in ("set_A", "set_B", "random_ipc2_seed0"):
+        assert (root / f"out/{name}/labels_soft/labels.json").exists()
