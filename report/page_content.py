@@ -4,6 +4,7 @@ cost."""
 import csv
 import io
 import statistics
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -165,7 +166,8 @@ def title(page):
     count = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
     names = {"digits": "Digits", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100",
              "fashion_mnist": "Fashion-MNIST"}
-    known = page.options.file.dataset_name or names.get(page.first.dataset, "Real images")
+    known = page.options.file.dataset_name or names.get(
+        page.first.dataset, f"{len(page.names)} classes")
     return f"{known}, distilled to {count} images"
 
 
@@ -233,8 +235,8 @@ def measured_words(runs, recipes):
     tests = f" every {' or '.join(map(str, every))} epochs" if every else ""
     digits = any(result["options"].get("dataset") == "digits" for result in results)
     most = max(len(run.of_recipe(recipe)) for run in runs.values() for recipe in recipes)
-    seeds = ("one student each" if most == 1 else f"mean ± standard deviation over {most} seeds of "
-             "the student")
+    seeds = ("one student each, whose spread over seeds is not known" if most == 1 else
+             f"mean ± standard deviation over {most} seeds of the student")
     soft = ("Soft labels come from the teachers, hard labels are the class alone. "
             if len({recipe.labels for recipe in recipes}) > 1 else "")
     bold = "Bold: the best, and what cannot be told from it. " * (len(runs) > 1)
@@ -272,6 +274,7 @@ def findings(runs, recipes):
     Differences that are too small are marked as what the numbers cannot tell.
     """
     (first, *others), sentences = runs.values(), []
+    alone = Counter(recipe.short for recipe in recipes)
     for recipe in recipes:
         students = first.of_recipe(recipe)
         for other in others:
@@ -287,7 +290,8 @@ def findings(runs, recipes):
             a, b = statistics.mean(ours), statistics.mean(theirs)
             distance = "as good as" if a == b else (
                 f"{abs(a - b):.1f} points {'above' if a > b else 'below'}")
-            sentences.append(f"{recipe}: {first.name} is {distance} {other.name}{doubt}.")
+            words = recipe.short if alone[recipe.short] == 1 else str(recipe)
+            sentences.append(f"{words}: {first.name} is {distance} {other.name}{doubt}.")
     return sentences
 
 

@@ -43,7 +43,7 @@ def curves(lines, ylabel):
 
     lines: {set: [((epoch, number), ...) of each seed]}.
     """
-    with _axes(5.6, 3.4) as axes:
+    with _axes(4.8, 3.1) as axes:
         for i, (name, seeds) in enumerate(lines.items()):
             colour, marker = style_of(i, MARKERS)
             for seed, points in enumerate(seeds):
@@ -57,7 +57,7 @@ def curves(lines, ylabel):
 
 def panel(draw, *what):
     """A figure that another module draws: draw(axes, *what)."""
-    with _axes(5.6, 3.4) as axes:
+    with _axes(4.8, 3.1) as axes:
         draw(axes, *what)
         return _svg(axes)
 

@@ -25,9 +25,14 @@ class Recipe:
     protocol: str
     settings: tuple
 
+    @property
+    def short(self):
+        """Network and labels in words."""
+        return f"{self.network}, {self.labels} labels"
+
     def __str__(self):
         settings = f", {', '.join(self.settings)}" if self.settings else ""
-        return f"{self.network}, {self.labels} labels ({self.protocol}{settings})"
+        return f"{self.short} ({self.protocol}{settings})"
 
 
 @dataclass(frozen=True)

@@ -35,9 +35,19 @@ def test_sampling_error_by_hand():
 
 def test_findings_say_what_the_test_images_cannot_tell():
     assert page_content.findings(RUNS, [SOFT, HARD]) == [
-        "resnet18, soft labels (prism): PRISM is 41.0 points above other.",
-        "resnet18, hard labels (prism): PRISM is 1.0 points below other; 500 test images and 2 "
-        "seeds cannot tell (standard error 2.5)."]
+        "resnet18, soft labels: PRISM is 41.0 points above other.",
+        "resnet18, hard labels: PRISM is 1.0 points below other; 500 test images and 2 seeds "
+        "cannot tell (standard error 2.5)."]
+
+
+def test_recipes_that_share_their_words_are_told_apart():
+    plain = replace(HARD, settings=("augment none",))
+    run = replace(RUNS["PRISM"], students=(
+        *RUNS["PRISM"].students, *(replace(student, recipe=plain)
+                                   for student in RUNS["PRISM"].students)))
+    sentences = page_content.findings({"PRISM": run, "B": replace(run, name="B")}, [HARD, plain])
+    assert [text.split(":")[0] for text in sentences] == [
+        "resnet18, hard labels (prism)", "resnet18, hard labels (prism, augment none)"]
 
 
 def test_a_difference_counts_beside_the_test_images_and_beside_the_seeds():
