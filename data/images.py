@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 from torchvision.transforms.v2 import functional as transforms
 from torchvision.utils import make_grid
 
@@ -157,17 +157,22 @@ def _write(image, path, kind):
     write_bytes(path, buffer.getvalue())
 
 
-def save_grid(rows, path, row_names, column_names=None, cell=96):
-    """Write a picture with one row of images per name, as PNG.
+def save_grid(rows, path, row_names, column_names=None, cell=96, font=10):
+    """Write draw_grid's picture as PNG."""
+    _write(draw_grid(rows, row_names, column_names, cell, font), path, "PNG")
+
+
+def draw_grid(rows, row_names, column_names=None, cell=96, font=10, corner=""):
+    """A picture with one row of images per name, as a PIL image.
 
     rows: list of uint8 tensors [n, 3, H, W] of equal n. row_names: text to the left of each row.
-    column_names: text above each column. Text is cut where it does not fit. cell: least side of a
-    cell in pixels. Small images are enlarged by a whole factor without smoothing, so that their
-    pixels can be seen.
+    column_names: text above each column. corner: text beside these. Text is cut where it does not
+    fit. cell: least side of a cell in pixels. Small images are enlarged by a whole factor without
+    smoothing, so that their pixels can be seen. font: height of the text in pixels.
     """
     columns, _, height, width = rows[0].shape
     factor = max(1, cell // max(height, width))
-    gap, margin, header = 2, 90, 16 if column_names else 0
+    gap, margin, header = 2, 9 * font, font + 6 if column_names else 0
     cell_width, cell_height = width * factor + gap, height * factor + gap
 
     tiles = torch.cat(rows).repeat_interleave(factor, 2).repeat_interleave(factor, 3)
@@ -176,13 +181,16 @@ def save_grid(rows, path, row_names, column_names=None, cell=96):
     canvas.paste(grid, (margin, header))
 
     draw = ImageDraw.Draw(canvas)
+    draw.font = ImageFont.load_default(font)
+    draw.text((4, 2), fitting(corner, margin - 4, draw), fill="black")
     for c, name in enumerate(column_names or []):
         text = fitting(name, cell_width - gap, draw)
         draw.text((margin + c * cell_width + gap, 2), text, fill="black")
     for r, name in enumerate(row_names):
         text = fitting(name, margin - 4, draw)
-        draw.text((4, header + r * cell_height + cell_height // 2 - 6), text, fill="black")
-    _write(canvas, path, "PNG")
+        place = header + r * cell_height + cell_height // 2 - font // 2 - 1
+        draw.text((4, place), text, fill="black")
+    return canvas
 
 
 def fitting(text, width, draw):

@@ -5,6 +5,7 @@ results/NAME/
   images.json    what the images are: dataset, classes, every option that changes pixels
   units/         a record of every finished unit of recover, checkpoints of unfinished ones
   previews/      pictures of the first units
+  frames/        where recover --frames asked for them: the images of the previews over the steps
   selection/     which real images or crops the images started from, where a network chose them
   labels/        epoch_000.safetensors ...     labels.json
   students/NAME/ last, best, state, metrics.jsonl, result.json, curve.png

@@ -31,7 +31,8 @@ def load_teachers(names, weights, classes, device, image_size=None, head="classe
     best (timm's networks then come with timm's weights); or a folder that holds NAME.safetensors,
     .pth or .pt (timm_NAME for timm/NAME).
     classes: class names of the data in head order. A head that knows its class names (those of
-    models.pretrain do; ImageNet heads are known by wnid) is fitted to them.
+    models.pretrain do; ImageNet heads are known by wnid) is fitted to them. None where only
+    features are taken: then any head will do.
     image_size: side in pixels of the images they will see, checked if given: networks must be able
     to take it, and files of models.pretrain must have been trained at it.
     head: what becomes of a head that knows more classes, see fit_head.
@@ -49,7 +50,8 @@ def load_teachers(names, weights, classes, device, image_size=None, head="classe
         else:
             network = _from_torchvision(name, weights)
 
-        network = fit_head(network, classes, head)
+        if classes is not None:
+            network = fit_head(network, classes, head)
         if image_size is not None:
             check_trained_size(network, image_size)
             networks.check_image_size(network, image_size)

@@ -241,6 +241,10 @@ class RecoverRun(SharedRun):
     verifier: str | None = option(
         None, "a network whose accuracy on the images is printed beside the loss terms (SRe2L); "
         "changes no pixel (default: none)", changes_result=False, metavar="NAME")
+    frames: int = option(
+        0, "keep the images of the previews in frames/ as they start and after each of N equal "
+        "parts of their steps; changes no pixel of the images", changes_result=False,
+        type=options.count, metavar="N")
     checkpoint_every: int = option(500, "steps between checkpoints of unfinished units",
                                    changes_result=False, type=options.positive_int)
 

@@ -1,10 +1,11 @@
-"""What recover leaves on disk: images, a record of each finished unit, checkpoints, previews."""
+"""What recover leaves on disk: images, records of finished units, checkpoints, previews, frames."""
 
 import contextlib
 
 from data import images
 from data.names import class_words
 from data.run_folder import read_manifest
+from recover.units import frame_steps
 from utils import checkpoint
 from utils.errors import UserError
 from utils.files import damaged, read_json, sha256_file, write_json
@@ -130,6 +131,17 @@ class UnitFiles:
         path = self.run / "previews" / f"{unit.preview}.png"
         images.save_grid([row[:count] for row in rows.values()], path, list(rows), names)
 
+    def frame_path(self, label, ipc_id, step):
+        """frames/new%03d/class%03d_id%03d/step%05d.png: an image after so many steps."""
+        image = self.image_path(label, ipc_id)
+        return self.run / "frames" / image.parent.name / image.stem / f"step{step:05d}.png"
+
+    def save_frames(self, unit, step, pixels):
+        """Write the first images of a unit as they are after `step` steps: uint8 [n, 3, S, S]."""
+        with self._not_removed():
+            for label, ipc_id, image in zip(unit.classes, unit.ipc_ids, pixels, strict=False):
+                images.save(image, self.frame_path(label, ipc_id, step))
+
     @contextlib.contextmanager
     def _not_removed(self):
         """Raise UserError where the run folder was removed: what is written then has no options."""
@@ -177,18 +189,22 @@ class UnitFiles:
         self.checkpoint_path(units).unlink(missing_ok=True)
 
     def space(self, units, options):
-        """About how many bytes all processes write at most: images, and checkpoints of one.
+        """About how many bytes all processes write at most: images, frames, checkpoints of one.
 
         units: of the whole run; those with a record are done. A checkpoint is written beside the
         one that it replaces. options: recover.options.Options, resolved.
         """
         size, together = options.data.image_size, options.optimisation.units_per_step
-        counts = [len(unit.classes) for unit in units
-                  if not self.record_path(unit.name).exists()]
+        units = [unit for unit in units if not self.record_path(unit.name).exists()]
+        counts = [len(unit.classes) for unit in units]
+        frames = sum(min(PREVIEW_IMAGES, len(unit.classes))
+                     * len(frame_steps(unit.steps, options.run.frames))
+                     for unit in units if unit.preview is not None)
         # Noise at JPEG's quality 75 takes 6 bits a pixel.
         image = size**2 * (3 if self.image_format == "png" else 0.75) + 1000
         pixels, moments = 3 * size**2, 3 * 4
-        return int(sum(counts) * image + 2 * max(counts, default=0) * together * moments * pixels)
+        return int(sum(counts) * image + frames * pixels
+                   + 2 * max(counts, default=0) * together * moments * pixels)
 
 
 def _remove(paths):

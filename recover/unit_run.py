@@ -10,6 +10,8 @@ from models.networks import head_labels
 from recover import balance
 from recover.loss_log import first_bad_term
 from recover.synthesize import UnitState
+from recover.unit_files import PREVIEW_IMAGES
+from recover.units import frame_steps
 from utils.errors import UserError
 from utils.progress import write_above
 
@@ -36,13 +38,15 @@ class UnitRun:
         self.begin = time.monotonic() - seconds
         # What an earlier start has done is no work of this bar.
         bar.total -= sum(unit.image_steps() - unit.image_steps(self.first_step) for unit in units)
+        self.film(0, self.states)
         for state in self.states:
             if state.unit.steps <= self.first_step:
                 self.save(state)
 
     def after_step(self, step, active):
-        """Show how the units do, keep a checkpoint, and save those whose last step it was."""
+        """Show how the units do, keep what is due, and save those whose last step it was."""
         self.show(step, active)
+        self.film(step + 1, active)  # before a checkpoint, from which no earlier step comes again
         self.keep(step, active)
         for state in active:
             if step == state.unit.steps - 1:
@@ -63,6 +67,17 @@ class UnitRun:
                 self.report(state, state.log.arrived())
                 if step < state.unit.steps - 1:  # after its last step `save` does
                     self.verify(state, step)
+
+    def film(self, step, active):
+        """Save the images of previews as they are after `step` steps, where a frame is due."""
+        for state in active:
+            unit = state.unit
+            due = step in frame_steps(unit.steps, self.options.run.frames)
+            if due and unit.preview is not None:
+                pixels = self.starts[unit][:PREVIEW_IMAGES]
+                if step:
+                    pixels = images.to_uint8(state.x.detach()[:PREVIEW_IMAGES]).cpu()
+                self.files.save_frames(unit, step, pixels)
 
     def keep(self, step, active):
         """Save a checkpoint every checkpoint_every steps, while a unit has steps left."""

@@ -187,6 +187,14 @@ def join_steps(count, groups, steps):
     return [k * steps // groups for k, size in enumerate(sizes) for _ in range(size)]
 
 
+def frame_steps(steps, parts):
+    """After how many steps the images are kept: 0, and the ends of `parts` equal parts of them.
+
+    None for 0 parts.
+    """
+    return {part * steps // parts for part in range(parts + 1)} if parts else set()
+
+
 def in_one_step(units, units_per_step):
     """Lists of units that share forwards, by number: not by ranks, nor by what is finished."""
     together = {}

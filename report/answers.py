@@ -51,7 +51,7 @@ def verify(options):
                 [to_pil(sets[name].image(i)) for i in indices],
                 [answered[name][i] for i in indices])
             for (name, number), indices in shown.items()]
-    title = f"What {network.name} sees among its {len(words)} classes"
+    title = f"{network.name} sees, among {len(words)} classes:"
     draw(rows, [class_words(names[label]) for label in labels], title, options.columns.columns,
          output)
 
@@ -142,7 +142,7 @@ def table(answered, guides):
 def explanation(verifier, classes, guides):
     """What the table's numbers are, and whether the verifier is independent of the images."""
     text = (f"Top-1 and top-5 in % of {verifier} among its {classes} classes, with the standard "
-            "error sqrt(p (1 - p) / n) of a share p of n images.")
+            "error sqrt(p (1 - p) / n) of a share p of n images, which says nothing at 0 and 100.")
     guided = [name for name, networks in guides.items() if verifier in networks]
     if guided:
         text += (f" It guided the images of {' and '.join(guided)}, so its answers about them are "
@@ -186,7 +186,7 @@ def draw(rows, columns, title, width, path):
     canvas = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(canvas)
     pen.font = ImageFont.load_default(FONT)
-    pen.text((MARGIN, 4), fitting(title, size[0] - MARGIN, pen), fill="black")
+    pen.text((GAP, 4), fitting(title, size[0] - 2 * GAP, pen), fill="black")
 
     y = LINE + GAP
     for band in bands:

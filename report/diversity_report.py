@@ -92,8 +92,9 @@ def sentence(diversity):
         parts.append(f"mean cosine within a class {diversity.mean_cosine:.3f} over all pairs")
     parts.append(f"median distance to the nearest real image {diversity.median_distance:.3g}")
     if diversity.own_starts:
-        parts.append(f"{100 * diversity.own_start_share:.0f} % of {len(diversity.own_starts):,} "
-                     "are nearest to their own start")
+        parts.append(f"{100 * diversity.own_start_share:.0f} % of the "
+                     f"{len(diversity.own_starts):,} that started from one of these are nearest to "
+                     "their own start")
     if diversity.coverage:
         parts.append(f"coverage {diversity.mean_coverage:.3f} (k = {diversity.k})")
     return "; ".join(parts)

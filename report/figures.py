@@ -1,4 +1,4 @@
-"""Figures 1, 4 and 5 of the paper, from finished runs.
+"""Figures 1, 4 and 5 of the paper, the course of images, and losses, from finished runs.
 
     python -m report.figures fig4 --runs PRISM=results/prism SRe2L=results/sre2l --output fig4.png
 """
@@ -13,9 +13,10 @@ def main(argv=None):
     check_writable(options.sets.output.parent)
 
     # Imported after the options are read, so that --help answers at once.
-    from report import embedding, similarity, start_grid
+    from report import course, embedding, loss_curves, similarity, start_grid
 
-    draw = {"fig1": embedding.fig1, "fig4": similarity.fig4, "fig5": start_grid.fig5}[figure]
+    draw = {"fig1": embedding.fig1, "fig4": similarity.fig4, "fig5": start_grid.fig5,
+            "course": course.course, "losses": loss_curves.losses}[figure]
     draw(options)
     print(f"{figure}: {options.sets.output}")
 

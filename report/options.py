@@ -31,7 +31,7 @@ class Sets:
         "another tool", group="data", nargs="+", type=run_of_name, required=True,
         metavar="NAME=FOLDER")
     output: Path = option(
-        None, "the figure: .png, .pdf or .svg (fig5: .png; report.verify: .png or .jpg)",
+        None, "the figure: .png, .pdf or .svg (fig5, course: .png; report.verify: .png or .jpg)",
         group="data", type=options.path, required=True, metavar="FILE")
 
 
@@ -210,6 +210,22 @@ class Fig5(RoomOptions):
 
 
 @dataclass(frozen=True)
+class Course(RoomOptions):
+    """Images over the steps that made them: a strip, and a GIF beside it."""
+
+    sets: Sets
+    classes: Classes
+    slices: Slices
+
+
+@dataclass(frozen=True)
+class Losses(RoomOptions):
+    """Loss terms over the steps, one curve per teacher."""
+
+    sets: Sets
+
+
+@dataclass(frozen=True)
 class DiversityOptions(RoomOptions):
     """How diverse some sets are, and how close to real images."""
 
@@ -235,14 +251,15 @@ class Verify(RoomOptions):
 
 
 PICTURES = (".png", ".pdf", ".svg")
-FIGURES = {"fig1": (Fig1, PICTURES), "fig4": (Fig4, PICTURES), "fig5": (Fig5, (".png",))}
+FIGURES = {"fig1": (Fig1, PICTURES), "fig4": (Fig4, PICTURES), "fig5": (Fig5, (".png",)),
+           "course": (Course, (".png",)), "losses": (Losses, PICTURES)}
 
 
 def parse(argv=None):
     """(figure, its options) from the command line. Raises UserError for wrong options."""
     argv = sys.argv[1:] if argv is None else argv
     parser = options.Parser(prog="report.figures",
-                            description="Draw a figure of the paper from finished runs.",
+                            description="Draw a figure from finished runs.",
                             epilog="python -m report.figures FIGURE --help lists its options.")
     summaries = "; ".join(f"{name}: {kind.__doc__[0].lower()}{kind.__doc__[1:-1]}"
                           for name, (kind, _) in FIGURES.items())

@@ -118,12 +118,12 @@ def read_page(folders, o, work):
     runs = {name: read_run(name, folders[name], images, work.get(name))
             for name, images in sets.items()}
     names = class_names(sets)
-    network, why = open_network(runs, o.features, names, device)
+    network, why = open_network(runs, o.features, device)
     shown = choose_classes(o.classes.classes, names, MOST_SHOWN)
     return Contents(runs, names, shown, o, network, why, device)
 
 
-def open_network(runs, wanted, names, device):
+def open_network(runs, wanted, device):
     """(network of features, "") or (None, why not). wanted: report.options.PageFeatures."""
     name, weights = wanted.network, wanted.teacher_weights
     if name == "none":
@@ -137,7 +137,7 @@ def open_network(runs, wanted, names, device):
     check_name(name)
     size = next(iter(runs.values())).images.image_size
     try:
-        return load_teachers([name], weights or "IMAGENET1K_V1", names, device, size)[name], ""
+        return load_teachers([name], weights or "IMAGENET1K_V1", None, device, size)[name], ""
     except UserError as error:
         if wanted.network is not None:
             raise
@@ -241,7 +241,7 @@ def measured_words(runs, recipes):
             if len({recipe.labels for recipe in recipes}) > 1 else "")
     bold = "Bold: the best, and what cannot be told from it. " * (len(runs) > 1)
     return (f"Top-1 is the best of the tests{tests} on "
-            f"{' or '.join(f'{count:,}' for count in counts)} real images that no network was "
+            f"{' or '.join(f'{count:,}' for count in counts)} real images that no student was "
             f"trained on{DIGITS_CAVEAT if digits else ''}; {seeds}. {bold}{soft}"
             "Best and last test of every seed are in students.csv.")
 
@@ -453,7 +453,7 @@ def diversity_words(page, measured):
         return words + " With --train-dir the sets are also held beside the real images."
     words += (f" Distances and coverage are {diversity_report.compared(first, per_class(page))}: a "
               "real image is covered when an image of the set is no farther than its "
-              f"{first.k}th nearest real neighbour.")
+              f"{first.k}th nearest real neighbour. Coverage grows with the number of images.")
     if diversity_report.HELD_OUT in measured:
         words += " Held-out real images, as many per class, are what a set of new ones would be."
     return words

@@ -89,9 +89,9 @@ def open_with_network(options):
     check_name(name)
 
     sets = open_sets(dict(options.sets.runs), options.run.workers)
-    names, size = class_names(sets), next(iter(sets.values())).image_size
-    teachers = load_teachers([name], options.weights.teacher_weights, names, device, size)
-    return sets, names, teachers[name], device
+    size = next(iter(sets.values())).image_size
+    teachers = load_teachers([name], options.weights.teacher_weights, None, device, size)
+    return sets, class_names(sets), teachers[name], device
 
 
 def features(images, indices, network, device, progress=None):

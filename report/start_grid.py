@@ -11,6 +11,8 @@ from report.sets import choose_classes, class_names, of_class, open_sets
 from utils.errors import UserError
 from utils.files import read_json
 
+FONT = 16  # pixels
+
 
 def fig5(options):
     """Draw figure 5, and say which sets it does not show the starts of. options: Fig5."""
@@ -26,7 +28,8 @@ def fig5(options):
     if not any(name.startswith("start ") for name in row_names):
         print("note: no set's start images could be found again, so they are not shown. Those that "
               "are files are looked for in --train-dir")
-    save_grid(rows, options.sets.output, row_names, [class_words(names[label]) for label in labels])
+    words = [class_words(names[label]) for label in labels]
+    save_grid(rows, options.sets.output, row_names, words, font=FONT)
 
 
 def start_origins(run):

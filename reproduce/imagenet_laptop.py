@@ -39,7 +39,7 @@ class Laptop:
         0.25, "learning rate of both methods (SRe2L's; PRISM's own 0.05 hardly leaves the noise in "
         "so few steps)", group="method", type=options.positive_float)
     r_bn: float = option(
-        0.1, "weight of both methods' BN term, which is divided by the layers", group="method",
+        0.05, "weight of both methods' BN term, which is divided by the layers", group="method",
         type=options.weight)
     tv_l2: float = option(
         0.02, "weight of SRe2L's total-variation prior in both methods, which takes away the noise "

@@ -67,10 +67,15 @@ def entries():
 
 @functools.cache
 def options_of(module):
-    """The options that a module's --help lists."""
-    text = io.StringIO()
-    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
-        importlib.import_module(module).main(["--help"])
+    """The options that a module's --help lists, and those of its commands, such as fig1."""
+    main, text = importlib.import_module(module).main, io.StringIO()
+    with contextlib.redirect_stdout(text):
+        with contextlib.suppress(SystemExit):
+            main(["--help"])
+        for choices in re.findall(r"^  \{([\w,]+)\}", text.getvalue(), re.M):
+            for command in choices.split(","):
+                with contextlib.suppress(SystemExit):
+                    main([command, "--help"])
     return set(OPTION.findall(text.getvalue()))
 
 

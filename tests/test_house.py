@@ -73,7 +73,8 @@ OPTIONS = {"recover.options": ["Options"], "recover.dap.options": ["Options"],
            "relabel.options": ["Options"], "validate.options": ["Options"],
            "validate.hard_options": ["Options"], "models.pretrain_options": ["Options"],
            "models.diffusion_options": ["Options"], "reproduce.compare": ["Options"],
-           "report.options": ["DiversityOptions", "Fig1", "Fig4", "Fig5", "Page", "Verify"]}
+           "report.options": ["Fig1", "Fig4", "Fig5", "Course", "Losses", "Verify",
+                              "DiversityOptions", "Page"]}
 
 
 def names_read(files):

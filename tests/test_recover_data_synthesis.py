@@ -17,6 +17,7 @@ from recover.data_synthesis import main
 from recover.options import parse
 from recover.unit_files import UnitFiles
 from utils.errors import UserError
+from utils.options import with_values
 
 CLASSES = ("n01440764", "n01443537", "n01484850")
 TEACHERS = ("resnet18", "shufflenet_v2_x0_5")
@@ -78,18 +79,57 @@ def test_second_start_does_nothing_and_more_ipc_may_be_added(data, tmp_path, mon
 
 @pytest.mark.parametrize("stop_at", [1, 3, 4])
 def test_stopped_and_resumed_equals_uninterrupted(data, tmp_path, monkeypatch, stop_at):
-    main(command(data, tmp_path / "whole"))
+    more = ("--frames", "3", "--log-every", "1")
+    main(command(data, tmp_path / "whole", *more))
     with monkeypatch.context() as patch:
         interrupt(patch, unit_run.UnitRun, "show", stop_at)
         with pytest.raises(KeyboardInterrupt):
-            main(command(data, tmp_path / "resumed"))
-    main(command(data, tmp_path / "resumed"))
-    for folder in ("images", "previews"):
+            main(command(data, tmp_path / "resumed", *more))
+    main(command(data, tmp_path / "resumed", *more))
+    for folder in ("images", "previews", "frames"):
         assert files(tmp_path / "whole", folder) == files(tmp_path / "resumed", folder)
     records = [json.loads((tmp_path / run / "units/slice00000_chunk000.json").read_text())
                for run in ("whole", "resumed")]
     assert records[0]["terms"] == records[1]["terms"]
+    assert [row["step"] for row in records[0]["terms"]] == [0, 1, 2, 3]
     assert not list((tmp_path / "resumed").rglob("unfinished*"))
+
+
+def test_frames_show_the_course_and_change_no_image(data, tmp_path, monkeypatch):
+    """Units of 4 and 3 steps, which are cut into 3 parts; a second chunk has no preview."""
+    calls, to_uint8 = [], images.to_uint8
+    monkeypatch.setattr(images, "to_uint8", lambda x: calls.append(len(x)) or to_uint8(x))
+    main(command(data, tmp_path / "without"))
+    assert calls == [3, 3]  # only the results ever leave the device
+    assert not (tmp_path / "without/frames").exists()
+
+    main(command(data, tmp_path / "with", "--frames", "3"))
+    assert files(tmp_path / "without", "images", "previews") == files(
+        tmp_path / "with", "images", "previews")
+    read = {str(path.relative_to(tmp_path / "with/frames")): images.to_tensor(Image.open(path))
+            for path in sorted((tmp_path / "with/frames").rglob("*.png"))}
+    assert list(read) == [f"new00{c}/class00{c}_id00{i}/step0000{step}.png"
+                          for c in range(3) for i, steps in enumerate(((0, 1, 2, 4), range(4)))
+                          for step in steps]
+
+    real = open_real("imagefolder", "train", data / "train", 32)
+    course = [read[f"new001/class001_id000/step0000{step}.png"] for step in (0, 1, 2, 4)]
+    assert torch.equal(course[0], real.image(real.by_class[1][0]))
+    assert all(not torch.equal(a, b) for a, b in zip(course, course[1:], strict=False))
+    result = Image.open(tmp_path / "with/images/new001/class001_id000.png")
+    assert torch.equal(course[3], images.to_tensor(result))
+
+
+def test_frames_are_of_previews_and_count_as_bytes(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(unit_run, "PREVIEW_IMAGES", 2)
+    options = command(data, tmp_path / "run", "--ipc-end", "1", "--frames", "1")
+    main(options)
+    assert sorted(path.name for path in (tmp_path / "run/frames").rglob("*_id*")) == [
+        "class000_id000", "class001_id000"]
+    job = inversion.prepare(parse([*options, "--output-dir", str(tmp_path / "other")]))
+    alone = with_values(job.options, frames=0)
+    assert (job.files.space(job.units, job.options) - job.files.space(job.units, alone)
+            == 3 * 2 * 3 * 32**2)  # three images, two frames
 
 
 def test_shards_share_a_folder_and_a_run_without_completes_it(data, tmp_path, capsys):

@@ -3,7 +3,14 @@ import pytest
 from recover.options import Options, TeacherLaw
 from recover.presets import PRESETS
 from recover.teacher_pool import TeacherDraws
-from recover.units import classes_of_slice, cut, in_one_step, join_steps, plan_units
+from recover.units import (
+    classes_of_slice,
+    cut,
+    frame_steps,
+    in_one_step,
+    join_steps,
+    plan_units,
+)
 from utils.errors import UserError
 from utils.options import from_values
 
@@ -118,3 +125,11 @@ def test_absurd_numbers_of_images_are_refused_at_once():
         slices(ipc_end=10**9, available=[2] * 7)
     short = slices(ipc_end=10**9, available=[2] * 6 + [1], allow_short=True)
     assert short == slices(ipc_end=2, available=[2] * 6 + [1], allow_short=True)
+
+
+def test_frames_are_evenly_spaced():
+    assert frame_steps(100, 4) == {0, 25, 50, 75, 100}
+    assert frame_steps(7, 3) == {0, 2, 4, 7}
+    assert frame_steps(2, 5) == {0, 1, 2}
+    assert frame_steps(0, 5) == {0}
+    assert frame_steps(100, 0) == set()

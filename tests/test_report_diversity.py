@@ -13,7 +13,7 @@ from models.teachers import load_teachers
 from recover import data_synthesis
 from report import diversity_report, measures
 from report.diversity import main
-from report.options import RealImages, parse_diversity
+from report.options import parse_diversity
 from report.start_grid import real_starts
 from utils.errors import UserError
 from utils.files import write_json
@@ -67,7 +67,8 @@ def test_a_line_per_set_class_and_image(root, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "penultimate features, beside all real images of an image's class (21 in all)" in text
     assert "copies: 6 images; mean cosine within a class " in text
-    assert "100 % of 6 are nearest to their own start; coverage " in text
+    assert ("100 % of the 6 that started from one of these are nearest to their own start; "
+            "coverage ") in text
 
     # The same by the functions, on features of single images
     network = load_teachers([NET], root / "teachers", tiny.WNIDS, torch.device("cpu"), 32)[NET]
@@ -135,9 +136,9 @@ def test_the_dataset_is_what_the_records_say():
 
 
 def test_wrong_input_is_one_sentence(root, tmp_path):
-    two = open_distilled(tiny.image_folder(tmp_path / "two", ("new000", "new001"), size=(32, 32)))
+    tiny.image_folder(tmp_path / "two", classes=("new000", "new001"), per_class=2, size=(32, 32))
     with pytest.raises(UserError, match="train: has 3 classes, the sets have 2. Give the data"):
-        diversity_report.open_reals({"two": two}, RealImages(None, root / "train", None), 1)
+        measured(root, tmp_path / "d.png", "--runs", f"two={tmp_path / 'two'}", runs=["copies"])
     with pytest.raises(UserError, match="a folder of train images is needed: give --train-dir"):
         main(["--runs", f"plain={root / 'plain'}", "--network", NET, "--teacher-weights",
               str(root / "teachers"), "--output", str(tmp_path / "d.png")])

@@ -106,13 +106,13 @@ def test_fig5_notes_other_starts(root, tmp_path, capsys):
     draw(root, "fig5", tmp_path / "fig5.png", ["PRISM", "other"], "--slices", "0", "1",
          "--classes", "n01484850", "n01440764")
     assert "note: other started from other images" in capsys.readouterr().out
-    assert Image.open(tmp_path / "fig5.png").size == (90 + 2 * 98 + 2, 16 + 6 * 98 + 2)
+    assert Image.open(tmp_path / "fig5.png").size == (144 + 2 * 98 + 2, 22 + 6 * 98 + 2)
 
 
 def test_fig5_without_known_starts_shows_the_results(root, tmp_path, capsys):
     draw(root, "fig5", tmp_path / "fig5.png", ["noise"])
     assert "no set's start images could be found again" in capsys.readouterr().out
-    assert Image.open(tmp_path / "fig5.png").height == 16 + 98 + 2
+    assert Image.open(tmp_path / "fig5.png").height == 22 + 98 + 2
     draw(root, "fig5", tmp_path / "both.png", ["noise", "PRISM"])
     assert "note: noise started from other images" in capsys.readouterr().out
     with pytest.raises(UserError, match="PRISM: class n01440764 has no image number 3. Give other"):
@@ -131,6 +131,30 @@ def test_fig1_draws_every_image_of_the_classes(root, tmp_path, monkeypatch):
         assert points.shape == (6, 2)
         assert labels.tolist() == [2, 2, 2, 0, 0, 0]
     assert not torch.equal(drawn["panels"]["PRISM"][0], drawn["panels"]["other"][0])
+
+
+def test_plain_class_folders_of_another_tool(root, tmp_path, capsys):
+    """PNGs of other names in folders of other classes, which no tool of ours wrote."""
+    made = [path for path in sorted((root / "PRISM/images").rglob("*.png"))]
+    for i, path in enumerate(made):
+        copy = tmp_path / "plain" / ("cat", "dog", "red fox")[i // 3] / f"picture {i % 3}b.PNG"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    root.joinpath("plain").symlink_to(tmp_path / "plain")
+
+    draw(root, "fig5", tmp_path / "fig5.png", ["plain"], "--slices", "0", "2")
+    assert "note: no set's start images could be found again" in capsys.readouterr().out
+    picture = images.to_tensor(Image.open(tmp_path / "fig5.png"))
+    assert picture.shape == (3, 22 + 2 * 98 + 2, 144 + 3 * 98 + 2)
+    assert torch.equal(picture[:, 22 + 98 + 2 :: 3, 144 + 2 :: 3][:, :32, :32],
+                       images.to_tensor(Image.open(made[2])))  # enlarged three times
+    draw(root, "fig1", tmp_path / "fig1.png", ["plain"], "--embedding", "tsne")
+    draw(root, "fig4", tmp_path / "fig4.png", ["plain"])
+    draw(root, "fig4", tmp_path / "prism.png", ["PRISM"])
+    ours, plain = ([line.split(",") for line in (tmp_path / name).read_text().splitlines()]
+                   for name in ("prism.csv", "fig4.csv"))
+    assert [line[0] for line in plain[2:]] == ["cat", "dog", "red fox"]
+    assert [line[1] for line in plain[1:]] == [line[1] for line in ours[1:]]
 
 
 @pytest.mark.parametrize(("argv", "message"), [
