@@ -12,6 +12,7 @@ from pathlib import Path
 from utils.text import printable
 
 KINDS = {".svg": "image/svg+xml", ".png": "image/png", ".jpg": "image/jpeg"}
+NONE = "–"  # in a table, where there is nothing
 STYLE = Path(__file__).with_name("page.css")
 
 

@@ -72,6 +72,11 @@ class Run:
         counts = [len(indices) for indices in self.images.by_class]
         return str(counts[0]) if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
 
+    @property
+    def is_real(self):
+        """Whether the images are real ones as they are."""
+        return self.made.get("options", {}).get("iteration") == 0
+
     def of_recipe(self, recipe):
         """The students of a Recipe, by seed."""
         students = [student for student in self.students if student.recipe == recipe]

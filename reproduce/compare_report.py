@@ -3,9 +3,9 @@
 import csv
 import statistics
 
-from report.document import Section, Table, Text
+from report.document import NONE, Section, Table, Text
 from report.options import Page
-from report.page_content import NONE, write_page
+from report.page_content import write_page
 from report.scores import augmentation_robust_score, label_robust_score
 from reproduce.compare import WHOLE
 from utils import options
