@@ -74,7 +74,8 @@ def diversity_words(page, measured):
               "real image is covered when an image of the set is no farther than its "
               f"{first.k}th nearest real neighbour. Coverage grows with the number of images.")
     if diversity_report.HELD_OUT in measured:
-        words += " Held-out real images, as many per class, are what a set of new ones would be."
+        words += (" The held-out column is the reference: as many random test images of each "
+                  "class, which nothing was made from.")
     return words
 
 

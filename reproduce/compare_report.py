@@ -8,6 +8,7 @@ from report.options import Page
 from report.page_content import write_page
 from report.scores import augmentation_robust_score, label_robust_score
 from reproduce.compare import WHOLE
+from reproduce.compare_plan import needs_labels
 from utils import options
 from utils.files import read_json, written_whole
 
@@ -26,9 +27,10 @@ def write(plan, o):
             work[made[0].name] = [place.work for place in made]
 
     wanted = {"dataset": o.real.dataset, "train_dir": o.real.train_dir, "val_dir": o.real.val_dir,
-              "network": o.labels.teachers and o.labels.teachers[0],
-              "teacher_weights": o.labels.teacher_weights, "device": o.run.device,
-              "threads": o.run.threads}
+              "device": o.run.device, "threads": o.run.threads}
+    if o.labels.teachers and not any(map(needs_labels, o.students.protocol)):
+        # No labels record a network for diversity.
+        wanted |= {"network": o.labels.teachers[0], "teacher_weights": o.labels.teacher_weights}
     return write_page(folders, options.from_values(Page, wanted), out / "page.html", work,
                       [score_section(lines)])
 

@@ -215,6 +215,17 @@ def test_a_comparison_stopped_and_resumed_ends_in_a_page(root, monkeypatch, caps
     assert Path(root / "out/timings.json").exists()
 
 
+def test_what_fails_is_named_and_the_page_is_of_the_rest(root, capsys):
+    (root / f"teachers/{NET}.safetensors").unlink()
+    with pytest.raises(UserError, match="3 of 7 steps failed .relabel: set_A/labels_soft; relabel: "
+                                        "set_B.*3 that need them were left out, 1 are done"):
+        compare.main(command_line(root, "--protocol", "soft"))
+    assert "no shufflenet_v2_x0_5.safetensors" in capsys.readouterr().err
+    page = (root / "out/page.md").read_text()
+    assert "No student was trained on these images yet." in page
+    assert "| class | A | B | random real |" in page
+
+
 @pytest.mark.slow
 def test_a_comparison_with_soft_labels_has_both_scores(root, capsys):
     compare.main(command_line(root, "--protocol", "soft", "hard", "plain", "--real-top1", "90"))
