@@ -23,6 +23,11 @@ def write(options):
     real, held_out = open_reals(sets, options.reals, options.run.workers)
     origins = {name: real_starts(run) for name, run in options.sets.runs}
     measured = {name: (images, images.by_class) for name, images in sets.items()}
+    if len(set(map(len, sets.values()))) > 1:
+        print("note: the sets differ in their number of images, so their coverage does not compare")
+    if HELD_OUT in sets:
+        raise UserError(f"--runs: {HELD_OUT!r} is what the reference is called. Name this set "
+                        "differently.")
     if held_out is None:
         print("note: no --val-dir, so there is no reference of held-out real images")
     else:

@@ -64,6 +64,12 @@ def test_a_gif_has_every_step_and_rests_at_both_ends(runs, tmp_path):
                     colour(name, label, step)[:, 0, 0].tolist())
     assert durations == [1500, 150, 1500]
 
+    main(["course", "--runs", *runs, "--classes", "new001", "new000", "--output",
+          str(tmp_path / "again.png")])
+    for suffix in (".gif", ".png"):
+        assert ((tmp_path / f"c{suffix}").read_bytes()
+                == (tmp_path / f"again{suffix}").read_bytes())
+
 
 def test_frames_that_are_not_there_are_named(runs, tmp_path):
     for path in (tmp_path / "other/frames").rglob("step00003.png"):

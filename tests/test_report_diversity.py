@@ -65,6 +65,7 @@ def test_a_line_per_set_class_and_image(root, tmp_path, capsys):
     assert (plain["own_start_share"], plain["known_starts"], plain["pairs"]) == ("", "0", "18")
     assert plain["random_real_per_class"] == "all"
     text = capsys.readouterr().out
+    assert "note: the sets differ in their number of images, so their coverage does not" in text
     assert "penultimate features, beside all real images of an image's class (21 in all)" in text
     assert "copies: 6 images; mean cosine within a class " in text
     assert ("100 % of the 6 that started from one of these are nearest to their own start; "
@@ -101,8 +102,12 @@ def test_a_subset_of_the_reals_is_never_called_all(root, tmp_path, capsys):
     assert "coverage" not in text  # five images have no fifth neighbour
     assert (plain["real_images_compared"], plain["real_images"], plain["random_real_per_class"],
             plain["coverage"]) == ("15", "21", "5", "")
-    assert "a random subset of the real images" in (tmp_path / "d.svg").read_text().replace(
-        "\n", " ")
+    assert "a random subset of the real images" in (tmp_path / "d.svg").read_text()
+
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.csv")}
+    measured(root, tmp_path / "d.png", "--real-per-class", "5", runs=["plain"])
+    assert len(before) == 3
+    assert before == {path: path.read_bytes() for path in tmp_path.glob("*.csv")}
 
 
 def test_starts_that_are_no_training_images_are_not_known(root, tmp_path):
@@ -142,6 +147,8 @@ def test_wrong_input_is_one_sentence(root, tmp_path):
     with pytest.raises(UserError, match="a folder of train images is needed: give --train-dir"):
         main(["--runs", f"plain={root / 'plain'}", "--network", NET, "--teacher-weights",
               str(root / "teachers"), "--output", str(tmp_path / "d.png")])
+    with pytest.raises(UserError, match="'held-out real' is what the reference is called. Name"):
+        measured(root, tmp_path / "d.png", "--runs", f"held-out real={root / 'plain'}")
     with pytest.raises(UserError, match="expected a name that ends in .png or .pdf or .svg"):
         main(["--runs", "a=x", "--output", "x.jpg"])
     assert not list(tmp_path.glob("d*"))
