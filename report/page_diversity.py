@@ -6,7 +6,7 @@ from data.names import class_words
 from report import diversity_report, document, embedding, measures, page_figures
 from report.document import Picture, Pictures, Section, Table, Text
 from report.sets import features, of_class
-from report.start_grid import real_starts
+from utils.progress import progress_bar
 
 MAP_IMAGES = 100  # of a class and set, in the map
 
@@ -36,18 +36,14 @@ def diversity_section(page):
 
 def measure(page):
     """{set: report.measures.Diversity}; with real images where they are given or in memory."""
-    o, images = page.options, {name: run.images for name, run in page.runs.items()}
-    network, device = page.network, page.device
-    dataset = o.reals.dataset or page.first.dataset
-    if o.reals.train_dir is None and dataset != "digits":
-        return {name: measures.measure_alone(own, network, device) for name, own in images.items()}
-    real, held_out = diversity_report.open_reals(images, o.reals, o.run.workers)
-    sets = {name: (own, own.by_class) for name, own in images.items()}
-    if held_out is not None:
-        sets[diversity_report.HELD_OUT] = (
-            held_out, diversity_report.as_many(held_out, page.first))
-    origins = {name: real_starts(run.folder) for name, run in page.runs.items()}
-    return measures.measure_sets(sets, real, network, device, origins, o.neighbours)
+    o, network, device = page.options, page.network, page.device
+    sets = {name: run.images for name, run in page.runs.items()}
+    if o.reals.train_dir is not None or (o.reals.dataset or page.first.dataset) == "digits":
+        folders = {name: run.folder for name, run in page.runs.items()}
+        return diversity_report.beside_reals(sets, folders, o, network, device)[0]
+    with progress_bar(sum(map(len, sets.values())), "features", " images") as bar:
+        return {name: measures.measure_alone(images, network, device, bar)
+                for name, images in sets.items()}
 
 
 def diversity_table(measured):

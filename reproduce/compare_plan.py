@@ -7,7 +7,7 @@ from pathlib import Path
 from data.image_set import is_wnids
 from data.names import flip_probability
 from data.run_folder import read_manifest
-from models.networks import file_stem, has_stem
+from models.networks import check_name, file_stem, has_stem
 from relabel.presets import PRESETS as LABEL_PRESETS
 from report.sets import open_sets
 from reproduce.commands import Command
@@ -75,6 +75,8 @@ def make(folders, o):
     Raises UserError for folders that are no sets of the same classes, and for names that are alike.
     """
     sets = open_sets(folders, workers=1)
+    for network, _ in o.students.students:
+        check_name(network)
     facts = read_facts(folders, sets, o)
     check_folders(facts, o)
 

@@ -121,6 +121,7 @@ def test_all_real_images_get_students_with_hard_labels(root):
     (["--dataset", "imagefolder"], "no folder was given of real images. Give --train-dir"),
     (["--dataset", "imagefolder", "--train-dir", "no"], "no: no such folder of real images"),
     (["--protocol", "sreel"], "invalid choice: 'sreel'"),
+    (["--students", "resnet81"], "resnet81"),
     (["--students", "resnet18@fast"], "found 'fast', expected a number"),
     (["--real-top1", "567"], "found '567', expected per cent, or train")])
 def test_what_cannot_be_meant(root, argv, message):
