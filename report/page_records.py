@@ -38,7 +38,9 @@ def method_words(run):
     if run.is_real:
         return "none: real images"
     preset, changed = run.made.get("preset") or "no preset", run.made.get("preset_changed")
-    return f"{preset}, {len(changed)} options changed" if changed else preset
+    if not changed:
+        return preset
+    return f"{preset}, {len(changed)} option{'s' * (len(changed) > 1)} changed"
 
 
 def _option(manifest, name):

@@ -8,6 +8,7 @@ from report import page_content
 from report.options import Page
 from utils import options
 from utils.errors import UserError
+from utils.files import read_json, write_json
 
 CLASSES = ("<b>&\"cat\"", "dog $x$", "newt|")
 
@@ -72,18 +73,40 @@ def test_without_a_network_there_is_no_diversity_and_the_page_says_why(out):
     assert "Diversity" not in html
 
 
-def test_start_images_of_a_run_are_above_its_own(out):
-    from utils.files import write_json
+def starts(turned=0):
+    """A record of recover: the training image that each image started from."""
+    return {"start": {f"images/new{c:03d}/class{c:03d}_id{i:03d}.png":
+                      f"{name}/img_{(i + turned) % 4:03d}.JPEG"
+                      for c, name in enumerate(CLASSES) for i in range(4)}}
 
-    starts = {f"images/new{c:03d}/class{c:03d}_id{i:03d}.png": f"{name}/img_{i:03d}.JPEG"
-              for c, name in enumerate(CLASSES) for i in range(4)}
-    write_json(out / "prism/units/u.json", {"start": starts})
+
+def test_start_images_of_a_run_are_above_its_own(out):
+    write_json(out / "prism/units/u.json", starts())
     html, markdown = write(out, "prism", "random", train_dir=out / "train", network="none")
     assert markdown.count("_start0.png") == 3
     assert "A row &quot;start&quot; shows the real images" in html
     _, markdown = write(out, "prism", "random", network="none")
     assert "_start" not in markdown
     assert "looked for in --train-dir" in markdown
+
+
+def test_sets_share_a_row_of_start_images_where_these_are_the_same(out):
+    for name, turned, header in (("random", 0, "| class | start | prism | random |"),
+                                 ("random", 1, "| class | start | prism | start of random | ran")):
+        write_json(out / "prism/units/u.json", starts())
+        write_json(out / name / "units/u.json", starts(turned))
+        _, markdown = write(out, "prism", "random", train_dir=out / "train", network="none")
+        assert header in markdown
+
+
+def test_real_images_as_they_are_have_no_start(out):
+    manifest = read_json(out / "random/images.json", "")
+    write_json(out / "random/images.json",
+               {**manifest, "options": {**manifest["options"], "iteration": 0}})
+    write_json(out / "random/units/u.json", starts())
+    _, markdown = write(out, "random", train_dir=out / "train", network="none")
+    assert "| class | random |" in markdown
+    assert "none: real images" in markdown
 
 
 def test_another_network_must_be_there(out):
