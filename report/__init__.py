@@ -1,1 +1,2 @@
-"""Looks at finished run folders, anybody's: diversity, figures, and whether a folder is whole."""
+"""Looks at finished run folders, anybody's: one page, diversity, figures, and whether a folder is
+whole."""

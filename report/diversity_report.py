@@ -20,14 +20,32 @@ _PARTS = 40  # of the range of cosines that the figure shows
 def write(options):
     """Measure the sets, and write figure and tables. options: DiversityOptions."""
     sets, names, network, device = open_with_network(options)
+    result, measured, real = beside_reals(sets, dict(options.sets.runs), options, network, device)
+
+    output, count = options.sets.output, options.neighbours.real_per_class
+    write_csv(result, network.name, count, output.with_suffix(".csv"))
+    write_classes(result, names, beside(output, "classes"))
+    write_images(result, measured, real, beside(output, "images"))
+    beside_what = compared(next(iter(result.values())), count)
+    save_figure(draw(result, f"{network.name}'s penultimate features, {beside_what}"), output)
+    print(f"In {network.name}'s penultimate features, {beside_what}:")
+    for name, diversity in result.items():
+        print(f"{name}: {sentence(diversity)}")
+    print(f"diversity: {output}")
+
+
+def beside_reals(sets, folders, options, network, device):
+    """({set: Diversity}, {set: ImageSet}, the real ImageSet) of sets and of the reference.
+
+    sets, folders: {name: ImageSet}, {name: run folder}. options: with reals, neighbours and run.
+    """
     real, held_out = open_reals(sets, options.reals, options.run.workers)
-    origins = {name: real_starts(run) for name, run in options.sets.runs}
+    origins = {name: real_starts(folder) for name, folder in folders.items()}
     measured = {name: (images, images.by_class) for name, images in sets.items()}
     if len(set(map(len, sets.values()))) > 1:
         print("note: the sets differ in their number of images, so their coverage does not compare")
     if HELD_OUT in sets:
-        raise UserError(f"--runs: {HELD_OUT!r} is what the reference is called. Name this set "
-                        "differently.")
+        raise UserError(f"{HELD_OUT!r} is what the reference is called. Name this set differently.")
     if held_out is None:
         print("note: no --val-dir, so there is no reference of held-out real images")
     else:
@@ -38,18 +56,7 @@ def write(options):
     total += sum(min(len(indices), count or len(indices)) for indices in real.by_class)
     with progress_bar(total, "features", " images") as bar:
         result = measure_sets(measured, real, network, device, origins, how, bar)
-
-    output = options.sets.output
-    write_csv(result, network.name, count, output.with_suffix(".csv"))
-    write_classes(result, names, beside(output, "classes"))
-    write_images(result, {name: images for name, (images, _) in measured.items()}, real,
-                 beside(output, "images"))
-    beside_what = compared(next(iter(result.values())), count)
-    save_figure(draw(result, f"{network.name}'s penultimate features, {beside_what}"), output)
-    print(f"In {network.name}'s penultimate features, {beside_what}:")
-    for name, diversity in result.items():
-        print(f"{name}: {sentence(diversity)}")
-    print(f"diversity: {output}")
+    return result, {name: images for name, (images, _) in measured.items()}, real
 
 
 def open_reals(sets, reals, workers):
@@ -162,7 +169,7 @@ def draw(result, title):
     result: {set: Diversity}. Panels that no set has numbers for are left out.
     """
     panels = [panel for panel, known in (
-        (_draw_cosines, any(d.cosines for d in result.values())), (_draw_distances, True),
+        (draw_cosines, any(d.cosines for d in result.values())), (draw_distances, True),
         (_draw_coverage, any(d.coverage for d in result.values())),
         (_draw_own_starts, any(d.own_starts for d in result.values()))) if known]
     figure = Figure(figsize=(5 * min(2, len(panels)), 0.4 + 3.6 * -(-len(panels) // 2)),
@@ -178,7 +185,7 @@ def _style(result, name):
     return ("black", "--") if name == HELD_OUT else style_of(list(result).index(name), LINES)
 
 
-def _draw_cosines(axes, result):
+def draw_cosines(axes, result):
     """The share of pairs over their cosine, a line per set."""
     with_pairs = {name: d for name, d in result.items() if d.cosines}
     shown = sum(d.pairs for d in with_pairs.values()).nonzero()[:, 0]
@@ -196,7 +203,7 @@ def _draw_cosines(axes, result):
     axes.grid(alpha=0.3)
 
 
-def _draw_distances(axes, result):
+def draw_distances(axes, result):
     """The share of images whose nearest real image is at most so far away, a line per set."""
     for name, d in result.items():
         colour, line = _style(result, name)

@@ -13,7 +13,7 @@ from utils.plots import MARKERS, save_figure, style_of
 from utils.progress import progress_bar
 
 MOST_CLASSES = 20  # more colours and markers than that cannot be told apart
-_LEAST = 5  # images: neighbours of fewer mean nothing
+LEAST = 5  # images: neighbours of fewer mean nothing
 
 
 def fig1(options):
@@ -68,7 +68,7 @@ def embed(features, method, seed):
     UMAP has 15 neighbours, t-SNE perplexity 30; both have less for few images.
     """
     n = len(features)
-    if n < _LEAST:
+    if n < LEAST:
         raise UserError(f"{n} images in all: too few for an embedding. Give more --classes, or "
                         "sets with more images.")
     if method == "umap":

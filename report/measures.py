@@ -107,6 +107,18 @@ def measure_sets(sets, real, network, device, origins=None, how=None, progress=N
     return {name: part.joined(how.neighbours, compared, len(real)) for name, part in parts.items()}
 
 
+def measure_alone(images, network, device, progress=None):
+    """The Diversity of an ImageSet where there are no real images: its cosines and pairs."""
+    none = torch.empty(0, dtype=torch.int64)
+    alone = Diversity({}, torch.zeros(BINS, dtype=torch.int64), none, none.double(), none, {}, {},
+                      k=0, reals=0, all_reals=0)
+    for label, indices in enumerate(images.by_class):
+        own = features(images, indices, network, device, progress).double()
+        alone.cosines.update(similarity.intra_class_cosine(own, torch.full((len(own),), label)))
+        alone.pairs.add_(pair_histogram(own))
+    return alone
+
+
 def random_subset(indices, count, seed, label):
     """`count` of a class's indices, drawn at random and in their order; all where count is None."""
     if count is None or count >= len(indices):

@@ -138,6 +138,47 @@ class Neighbours:
 
 
 @dataclass(frozen=True)
+class PageFile:
+    """The page."""
+
+    output: Path | None = option(
+        None, "the page, a name that ends in .html; the same as Markdown goes beside it, with its "
+        "pictures in NAME_files/ (default: report.html, in the run folder where one is given, else "
+        "in the folder where the command is typed)", group="data", type=options.path,
+        metavar="FILE")
+    dataset_name: str | None = option(None, "what the title calls the dataset (default: its name, "
+                                      "if the sets' records say which)", group="data")
+    images_shown: int = option(5, "images of a class that are shown", group="size",
+                               type=options.positive_int, metavar="N")
+
+
+@dataclass(frozen=True)
+class PageFeatures:
+    """The network whose penultimate features measure diversity and draw the map."""
+
+    network: str | None = option(
+        None, "whose penultimate features measure diversity and draw the map; none: neither "
+        "(default: the primary teacher of the first set that names one)", group="method",
+        metavar="NAME|none")
+    teacher_weights: str | None = option(
+        None, "where its weights are: a folder of NAME.safetensors / NAME.pth, or the name of "
+        "published torchvision weights (default: where that set's teachers are; with --network "
+        "IMAGENET1K_V1)", group="data")
+
+
+@dataclass(frozen=True)
+class Page(RoomOptions):
+    """One page about some sets."""
+
+    file: PageFile
+    classes: Classes
+    reals: RealImages
+    features: PageFeatures
+    neighbours: Neighbours
+    run: Run
+
+
+@dataclass(frozen=True)
 class Fig1(RoomOptions):
     """Features of some classes in two dimensions, a panel per set."""
 
@@ -231,6 +272,29 @@ def parse(argv=None):
                            description=kind.__doc__)
     _check_sets(parsed.sets, suffixes)
     return figure, parsed
+
+
+def set_or_folder(text):
+    """NAME=FOLDER, or a FOLDER alone, as (name or None, path)."""
+    alone = options.path(text)
+    return (None, alone) if "=" not in text or alone.is_dir() else run_of_name(text)
+
+
+def parse_page(argv=None):
+    """([(name or None, folder)], Page) from the command line. Raises UserError for wrong ones."""
+    parser = options.build_parser(Page, "report.page",
+                                  "One page about finished sets of images, anybody's.")
+    parser.usage = "python -m %(prog)s FOLDER [NAME=FOLDER ...] [--option value ...]"
+    parser.add_argument("sets", nargs="+", type=set_or_folder, metavar="FOLDER",
+                        help="run folder, or a folder of class folders of another tool, with a "
+                        "name if the folder's own says too little")
+    given = vars(parser.parse_intermixed_args(argv))
+    folders = given.pop("sets")
+    parsed = options.from_values(Page, given)
+    output = parsed.file.output
+    if output is not None and output.suffix != ".html":
+        raise UserError(f"--output {output}: expected a name that ends in .html.")
+    return folders, parsed
 
 
 def parse_verify(argv=None):

@@ -1,4 +1,5 @@
-"""The paper's tables cell by cell, the digits laboratory, the quickstart and the ImageNet laptop.
+"""The paper's tables cell by cell, the laboratories, the quickstart, the ImageNet laptop, and the
+comparison of anybody's sets.
 
 This room calls the stages only: on the command line of its own process, or as jobs of Snakemake.
 """

@@ -152,13 +152,19 @@ def main(argv=None):
     for title, entry, arguments in steps:
         runner.run(title, entry, *arguments)
 
-    from report.quickstart_report import write_report
-    from utils.distributed import choose_device
+    write_report(recipe, out, o)
+
+
+def write_report(recipe, out, o):
+    """Write report.html and report.md into `out`: the page about the three sets."""
+    from report.options import Page
+    from report.page_content import write_page
 
     folders = {name: out / folder for name, (folder, _) in sets(recipe).items()}
-    report = write_report(out, recipe, folders, o.seeds, runner.timings.seconds,
-                          choose_device(device_name(o)))
-    print(f"\nReport: {report}", flush=True)
+    page = {"dataset_name": recipe.name, "train_dir": recipe.train_dir,
+            "network": recipe.teachers[0], "teacher_weights": str(out / "teachers"),
+            "device": device_name(o), "threads": o.threads}
+    write_page(folders, options.from_values(Page, page), out / "report.html")
 
 
 def check(o):

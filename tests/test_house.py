@@ -73,9 +73,9 @@ def test_only_one_file_needs_diffusers():
 OPTIONS = {"recover.options": ["Options"], "recover.dap.options": ["Options"],
            "relabel.options": ["Options"], "validate.options": ["Options"],
            "validate.hard_options": ["Options"], "models.pretrain_options": ["Options"],
-           "models.diffusion_options": ["Options"],
+            "models.diffusion_options": ["Options"], "reproduce.compare": ["Options"],
             "report.options": ["Fig1", "Fig4", "Fig5", "Course", "Losses", "Verify",
-                               "DiversityOptions"],
+                               "DiversityOptions", "Page"],
             "exchange.options": ["FkdExport", "FkdImport", "RdedExport", "RdedImport",
                                  "HuggingFaceExport", "HuggingFaceImport", "HuggingFacePush",
                                  "DDRankingExport", "DDRankingImport"]}

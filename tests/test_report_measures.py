@@ -210,3 +210,14 @@ def test_quantiles_of_the_pairs():
     assert found.cosine_quantile(0.75) == pytest.approx(0.5, abs=1e-3)
     assert found.cosine_quantile(0.76) == pytest.approx(0.9, abs=1e-3)
     assert found.cosine_quantile(1) == pytest.approx(0.9, abs=1e-3)
+
+
+def test_without_real_images_there_are_cosines_and_pairs_alone(tmp_path):
+    images = open_distilled(tiny.image_folder(tmp_path, ("a", "b"), 4, (32, 32)))
+    network = PixelNetwork()
+    alone = measures.measure_alone(images, network, CPU)
+    beside = measures.measure(images, images, network, CPU)
+    assert alone.cosines == beside.cosines
+    assert torch.equal(alone.pairs, beside.pairs)
+    assert int(alone.pairs.sum()) == 2 * 6
+    assert (alone.own_start_share, alone.mean_coverage, alone.reals) == (None, None, 0)

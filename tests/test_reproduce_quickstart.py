@@ -39,8 +39,10 @@ def test_a_folder_of_images_ends_in_a_page(folders, tmp_path, capsys):
     for part in ("# pets", ", distilled to 6 images", "| PRISM | ",
                  "on 6 real images", "--flip-prob 0.5", "python -m models.pretrain --train-dir "):
         assert part in page, part
-    # Two slices: start images, PRISM, SRe2L and random real images.
-    assert Image.open(tmp_path / "grid.png").height == 16 + 2 * 4 * (2 * 32 + 2) + 2
+    # Two images of a class: where they started, by PRISM, by SRe2L and random real ones.
+    for row in ("start0", "set0", "set1", "set2"):
+        assert Image.open(tmp_path / f"report_files/class002_{row}.png").size == (2 * 32, 32)
+    assert f"\nPage: {tmp_path / 'report.html'}\n" in printed
 
     # The plan is kept, so the same command finds everything done, however fast the machine is now.
     images = sorted(p.stat().st_mtime_ns for p in (tmp_path / "prism/images").rglob("*.png"))

@@ -1,6 +1,7 @@
 """Tiny data that the tests make: image folders, run folders with labels, random teachers."""
 
 import gzip
+import json
 
 import numpy as np
 import torch
@@ -102,3 +103,20 @@ def teacher_folder(root, names, classes, image_size=32, stem="imagenet", input_r
         save_network(root / f"{name.replace('/', '_')}.safetensors", network,
                      {"image_size": image_size})
     return root
+
+
+def finished_student(run, name, seed=0, top1=90.0, labels=None, **options):
+    """students/NAME of a run as validate leaves it, without weights; two tests. Returns the path.
+
+    labels: identity of soft labels; None for hard ones. options: of the student, beside these.
+    """
+    test = {"epoch": 1, "top1": top1, "top5": 100.0}
+    folder = run / "students" / name
+    write_json(folder / "result.json", {
+        "preset": "prism", "preset_changed": ["epochs"], "best": test,
+        "last": {**test, "top1": top1 - 1}, "test_images": 500, "seconds": 2.5, "device": "cpu",
+        "options": {"student": "resnet18", "epochs": 2, "eval_every": 1, "seed": seed, **options},
+        "identity": {"labels": labels}})
+    lines = [{"epoch": 0, "top1": top1 / 2}, {"epoch": 1, "top1": top1, "loss": 1.0}]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder

@@ -1,0 +1,208 @@
+"""What the folder of a set says about it: images, records, labels, students, seconds, commands."""
+
+import json
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.image_set import ImageSet
+from data.run_folder import read_manifest
+from utils.errors import UserError
+from utils.files import damaged, read_json
+
+_LEFT_OUT = ("loss_type",)  # of a recipe's settings: said by the kind of its labels
+
+
+@dataclass(frozen=True, order=True)
+class Recipe:
+    """How a student was trained, but for its seed.
+
+    labels: "soft" or "hard". protocol: the preset. settings: "name value" where it departs from it.
+    """
+
+    network: str
+    labels: str
+    protocol: str
+    settings: tuple
+
+    @property
+    def short(self):
+        """Network and labels in words."""
+        return f"{self.network}, {self.labels} labels"
+
+    def __str__(self):
+        settings = f", {', '.join(self.settings)}" if self.settings else ""
+        return f"{self.short} ({self.protocol}{settings})"
+
+
+@dataclass(frozen=True)
+class Student:
+    """A finished student. top1, last: in per cent, best test and last. tests: (epoch, top-1)."""
+
+    recipe: Recipe
+    seed: int
+    top1: float
+    last: float
+    tests: tuple
+    result: dict
+
+
+@dataclass(frozen=True)
+class Run:
+    """A set and what its folder keeps; {} and () where there is nothing.
+
+    made, labels: images.json, labels.json. image_bytes, label_bytes: of the files. seconds: that
+    its images took, None where no record says so. steps: {title: {"seconds", "command"}}.
+    """
+
+    name: str
+    folder: Path
+    images: ImageSet
+    made: dict
+    labels: dict
+    students: tuple
+    image_bytes: int
+    label_bytes: int
+    seconds: float | None
+    steps: dict
+
+    @property
+    def ipc(self):
+        """Images per class, as a number or "least to most"."""
+        counts = [len(indices) for indices in self.images.by_class]
+        return str(counts[0]) if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
+
+    @property
+    def is_real(self):
+        """Whether the images are real ones as they are."""
+        return self.made.get("options", {}).get("iteration") == 0
+
+    def of_recipe(self, recipe):
+        """The students of a Recipe, by seed."""
+        students = [student for student in self.students if student.recipe == recipe]
+        return sorted(students, key=lambda student: student.seed)
+
+
+def read_run(name, folder, images, work=None):
+    """The Run of an opened set.
+
+    work: folders of its labels and students, where they are not in its own (default: they are).
+    Labels of its own count where these have none.
+    """
+    work, path = work or [folder], folder / "images.json"
+    files = [file for place in work for file in sorted(place.glob("labels*/labels.json"))]
+    files = files or sorted(folder.glob("labels*/labels.json"))
+    made = read_manifest(path, "recover") if path.exists() else {}
+    labels = read_manifest(files[0], "relabel") if files else {}
+    weights = {given["teacher_weights"] for given in (made, labels)
+               if given.get("teacher_weights")}
+    steps = {}
+    for place in dict.fromkeys([folder, *work]):
+        steps.update(steps_of(place, weights))
+    return Run(
+        name, folder, images, made, labels,
+        students=tuple(student for place in work for student in read_students(place / "students")),
+        image_bytes=sum(path.stat().st_size for path in images.paths),
+        label_bytes=sum(file.stat().st_size for path in files[:1]
+                        for file in path.parent.glob("*.safetensors")),
+        seconds=image_seconds(folder), steps=steps)
+
+
+def read_students(folder):
+    """The finished Students in a folder, by the names of theirs."""
+    return [_student(path) for path in sorted(folder.glob("*/result.json"))]
+
+
+def _student(path):
+    result = read_json(path, "validate")
+    try:
+        return Student(recipe_of(result), result["options"]["seed"], result["best"]["top1"],
+                       result["last"]["top1"], tests_in(path.with_name("metrics.jsonl")), result)
+    except (LookupError, TypeError) as error:
+        raise damaged(path, "validate", f"it does not say {error}") from None
+
+
+def recipe_of(result):
+    """The Recipe that a result.json was made by."""
+    options = result["options"]
+    labels = "soft" if (result.get("identity") or {}).get("labels") else "hard"
+    settings = tuple(f"{name} {_words(options.get(name))}"
+                     for name in result.get("preset_changed", ()) if name not in _LEFT_OUT)
+    return Recipe(options["student"], labels, result.get("preset", ""), settings)
+
+
+def _words(value):
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def tests_in(metrics):
+    """((epoch, top-1 in per cent), ...) of the tests in a metrics.jsonl, epochs counted from 1."""
+    if not metrics.exists():
+        return ()
+    try:
+        lines = [json.loads(text) for text in metrics.read_text().splitlines()]
+        return tuple((line["epoch"] + 1, line["top1"]) for line in lines
+                     if line.get("top1") is not None)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise damaged(metrics, "validate", error) from None
+
+
+def image_seconds(folder):
+    """Seconds that the images of a run took, by its records; None without such.
+
+    Units that were made together each note the seconds of all of them.
+    """
+    seconds = {}
+    for path in sorted((folder / "units").glob("*.json")):
+        record = read_json(path, "recover")
+        if "seconds" not in record:
+            return None
+        together = record.get("units_together")
+        seconds[tuple(together) if together else path.stem] = record["seconds"]
+    return sum(seconds.values()) if seconds else None
+
+
+def steps_of(folder, weights=()):
+    """The timed steps that worked on this folder: {title: {"seconds", "command", "place"}}.
+
+    They are in timings.json, in the folder or beside it. weights: folders of its teachers, whose
+    training belongs to it. place: of a step among all.
+    """
+    path = next((place / "timings.json" for place in (folder, folder.parent)
+                 if (place / "timings.json").exists()), None)
+    steps = read_json(path, "the same command") if path else {}
+    found = {}
+    for place, (title, step) in enumerate(steps.items()):
+        try:
+            words, seconds = shlex.split(step["command"]), float(step["seconds"])
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise damaged(path, "the same command", error) from None
+        trains = "models.pretrain" in words and any(_names(words, Path(w)) for w in weights)
+        if trains or _names(words, folder):
+            found[title] = {"seconds": seconds, "command": step["command"], "place": place}
+    return found
+
+
+def _names(words, folder):
+    """Whether words of a command are paths of a folder, maybe from the project's root, or in it."""
+    end = f"/{folder.parent.name}/{folder.name}"
+    return any(f"/{word}".endswith(end) or f"{end}/" in f"/{word}" for word in words)
+
+
+def named_folders(given):
+    """{name: folder} of [(name or None, folder)]; those without a name are called as they are.
+
+    Raises UserError for two of one name.
+    """
+    folders = [folder.resolve() for name, folder in given if name is None]
+    short = [folder.name for folder in folders]
+    names = {}
+    for name, folder in given:
+        if name is None:
+            own = folder.resolve()
+            name = own.name if short.count(own.name) == 1 else f"{own.parent.name}/{own.name}"
+        if name in names:
+            raise UserError(f"two sets are called {name}. Give each a name of its own, as "
+                            f"{name}2={folder}.")
+        names[name] = folder
+    return names

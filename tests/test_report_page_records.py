@@ -1,0 +1,90 @@
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+
+from report import page_records
+from report.document import Code
+from report.runs import Recipe, Run, Student
+from utils.files import write_json
+
+RECIPE = Recipe("resnet18", "soft", "prism", ())
+
+
+class Images:
+    """Five images of two classes."""
+
+    by_class = (torch.arange(2), torch.arange(3))
+
+    def __len__(self):
+        return 5
+
+
+def student(seconds, device):
+    return Student(RECIPE, 0, 90.0, 89.0, (), {"seconds": seconds, "device": device,
+                                               "options": {"epochs": 2, "seed": 0}})
+
+
+def run(**changed):
+    steps = {"recover": {"seconds": 3.0, "command": "python -m recover.data_synthesis", "place": 2},
+             "squeeze": {"seconds": 1.5, "command": "python -m models.pretrain", "place": 0},
+             "relabel": {"seconds": 8.0, "command": "python -m relabel.generate_soft_label",
+                         "place": 3}}
+    made = {"preset": "sre2l", "preset_changed": ["start"], "versions": {"torch": "2.6"},
+            "options": {"start": "real", "iteration": 100, "seed": 4, "classes": None},
+            "teachers": {"resnet18": {"top1": 97.0}}}
+    return replace(Run("A", Path("a"), Images(), made, {}, (student(2.0, "cpu"),
+                                                            student(4.0, "H100")), 195_600, 0,
+                       43.8, steps), **changed)
+
+
+def page(*runs):
+    return SimpleNamespace(runs={r.name: r for r in runs}, recipes=[RECIPE])
+
+
+def rows(table):
+    return {name: cells for name, *cells in table.rows}
+
+
+def test_how_a_set_was_made():
+    unknown = run(name="B", made={}, students=())
+    real = run(name="C", made={"options": {"iteration": 0, "start": "random"}, "teachers": {}})
+    table, *folds = page_records.made_section(page(run(), unknown, real)).blocks
+    made = rows(table)
+    assert made["per class"] == ["2 to 3"] * 3
+    assert made["method"] == ["sre2l, 1 option changed", "not known", "none: real images"]
+    assert made["start"] == ["real", "–", "random"]
+    assert made["teachers of the images"] == ["resnet18 (97.0 %)", "–", "–"]
+    assert made["seed of images, labels"] == ["4, –", "–, –", "–, –"]
+    assert made["made with"] == ["torch 2.6", "not known", "not known"]
+    assert [fold.title for fold in folds] == ["All options of the images",
+                                              "All options of the students"]
+    options = rows(folds[0].blocks[0])
+    assert options["iteration"] == ["100", "–", "0"]
+    assert rows(folds[1].blocks[0]) == {"epochs": ["2"]}  # each seed has its own
+
+
+def test_a_teachers_record_says_how_good_it_is_on_test_images(tmp_path):
+    write_json(tmp_path / "resnet18.json", {"result": {"top1": 98.25}})
+    made = {**run().made, "teacher_weights": str(tmp_path)}
+    table = page_records.made_section(page(run(made=made))).blocks[0]
+    assert rows(table)["teachers of the images"] == ["resnet18 (98.2 %)"]
+
+
+def test_what_a_set_costs():
+    cost = rows(page_records.cost_section(page(run(), run(name="B", students=(), steps={},
+                                                          seconds=None))).blocks[0])
+    assert cost == {"images on disk": ["195.6 kB", "195.6 kB"], "labels on disk": ["–", "–"],
+                    "seconds of the images": ["44", "–"], "seconds of the labels": ["8.0", "–"],
+                    "seconds of a student": ["3.0", "–"],
+                    "device of the students": ["cpu, H100", "–"]}
+
+
+def test_commands_come_in_their_order_and_each_once():
+    section = page_records.commands_section(page(run(), run(name="B")))
+    assert section.blocks[0] == Code((
+        "python -m models.pretrain", "python -m recover.data_synthesis",
+        "python -m relabel.generate_soft_label"))
+    assert section.blocks[1].title == "Seconds of each step, 12 together"
+    assert page_records.commands_section(page(run(steps={}))).blocks == ()

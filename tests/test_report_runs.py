@@ -1,0 +1,90 @@
+import json
+from pathlib import Path
+
+import pytest
+import tiny
+
+from data.image_set import open_distilled
+from report import runs
+from report.runs import Recipe
+from utils.errors import UserError
+from utils.files import write_json
+
+CLASSES = ("a", "b")
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run folder with images, labels, records, two students and the seconds of its steps."""
+    tiny.image_folder(tmp_path / "train", CLASSES, 3)
+    folder = tiny.distilled_folder(tmp_path / "lab/prism", tmp_path / "train", CLASSES, 3)
+    tiny.label_folder(folder, epochs=2)
+    for seed in (1, 0):
+        tiny.finished_student(folder, f"soft_seed{seed}", seed, labels={"options": {}})
+    tiny.finished_student(folder, "hard", top1=70.0, loss_type="ce")
+    for unit in (0, 1):
+        write_json(folder / f"units/slice0000{unit}.json",
+                   {"seconds": 4.5, "units_together": ["slice00000", "slice00001"]})
+    write_json(folder / "units/slice00002.json", {"seconds": 2.0})
+    steps = {"squeeze": "python -m models.pretrain --output-dir results/lab/teachers",
+             "other": "python -m recover.data_synthesis --output-dir results/lab/prism2",
+             "recover": "python -m recover.data_synthesis --output-dir results/lab/prism",
+             "soft": "python -m validate.train_fkd --fkd-path results/lab/prism/labels"}
+    write_json(tmp_path / "lab/timings.json", {
+        title: {"seconds": 1.0, "command": command} for title, command in steps.items()})
+    return folder
+
+
+def read(folder):
+    images = folder / "images"
+    return runs.read_run("PRISM", folder, open_distilled(images if images.is_dir() else folder))
+
+
+def test_what_a_run_folder_says(run):
+    content = read(run)
+    assert content.ipc == "3"
+    assert content.image_bytes == sum(p.stat().st_size for p in run.rglob("*.png"))
+    assert content.label_bytes == sum(p.stat().st_size for p in run.rglob("labels/*.safetensors"))
+    assert content.seconds == 6.5  # two units were made together in 4.5 seconds
+    assert content.labels["options"]["teachers"] == ["resnet18"]
+
+    soft = Recipe("resnet18", "soft", "prism", ("epochs 2",))
+    assert str(soft) == "resnet18, soft labels (prism, epochs 2)"
+    assert [student.seed for student in content.of_recipe(soft)] == [0, 1]
+    assert content.of_recipe(soft)[0].tests == ((1, 45.0), (2, 90.0))
+    hard = content.of_recipe(Recipe("resnet18", "hard", "prism", ("epochs 2",)))
+    assert [(student.top1, student.last) for student in hard] == [(70.0, 69.0)]
+
+
+def test_the_steps_of_a_run_are_those_of_its_folder_and_of_its_teachers(run):
+    assert list(read(run).steps) == ["recover", "soft"]
+    manifest = json.loads((run / "images.json").read_text())
+    write_json(run / "images.json", {**manifest, "teacher_weights": "/any/lab/teachers"})
+    assert list(read(run).steps) == ["squeeze", "recover", "soft"]
+
+
+def test_a_folder_of_class_folders_says_little(tmp_path):
+    tiny.image_folder(tmp_path / "other", CLASSES, 2, (32, 32))
+    (tmp_path / "other/a/img_001.JPEG").unlink()
+    content = read(tmp_path / "other")
+    assert (content.made, content.labels, content.students, content.steps) == ({}, {}, (), {})
+    assert content.seconds is None
+    assert content.ipc == "1 to 2"
+
+
+@pytest.mark.parametrize(("file", "text", "message"), [
+    ("students/hard/result.json", '{"options": {}}', "result.json: damaged .it does not say"),
+    ("students/hard/metrics.jsonl", "[", "metrics.jsonl: damaged"),
+    ("../timings.json", '{"a": {"command": "x"}}', "timings.json: damaged")])
+def test_damaged_files_are_named(run, file, text, message):
+    (run / file).write_text(text)
+    with pytest.raises(UserError, match=message):
+        read(run)
+
+
+def test_sets_are_called_as_their_folders():
+    folders = [(None, Path("/r/a/prism")), (None, Path("/r/b/prism")), ("x", Path("/r/c"))]
+    assert list(runs.named_folders(folders)) == ["a/prism", "b/prism", "x"]
+    with pytest.raises(UserError, match="two sets are called x. Give each a name of its own, as "
+                                        "x2=/r/d."):
+        runs.named_folders([("x", Path("/r/c")), ("x", Path("/r/d"))])
