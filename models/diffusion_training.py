@@ -11,6 +11,7 @@ from torch import nn
 
 from data import augment, run_folder
 from data.images import save_grid
+from data.names import class_words
 from models import diffusion
 from models.diffusion_options import CHANNELS
 from utils import checkpoint
@@ -275,7 +276,7 @@ class DiffusionTraining:
         x = draw_samples(average, self.scheduler, labels, _SAMPLE_GUIDANCE,
                          stream(self.plan.seed, "diffusion", "samples"))
         rows = diffusion.from_pixel_space(x).cpu().split(_SAMPLES)
-        save_grid(list(rows), self.samples, classes)
+        save_grid(list(rows), self.samples, [class_words(name) for name in classes])
 
     def _save(self, parts, losses, step, seconds):
         states = {name: part.state_dict() for name, part in parts.items()}
