@@ -204,7 +204,7 @@ def draw(laboratory, measured):
             rows = {row: numbers for row, numbers in values.items()
                     if part.table.cell(row).words.get("student") == word}
             title = f"{name}, {word} labels" if word else name
-            panels.append((f"{title}: {sizes_words(lines)}", part.table, rows))
+            panels.append((f"{title}:\n{sizes_words(lines)}", part.table, rows))
 
     columns = min(2, len(panels))
     height = 1.2 + 0.28 * max(len(rows) for *_, rows in panels)
