@@ -129,10 +129,10 @@ def take(part, measure_part, figures, args, device, left):
         print(f"{part.name}: left out: {why}", flush=True)
         return
 
-    begin, found, fate = time.monotonic(), figures["parts"].setdefault(part.name, {}), "measured"
+    begin, of_part, fate = time.monotonic(), figures["parts"].setdefault(part.name, {}), "measured"
     try:
         with at_most(min(most, left)):
-            measure_part(found, args, device)
+            measure_part(of_part, args, device)
     except OutOfTime:
         if most < left:
             fate = f"failed: not finished after {most} s"

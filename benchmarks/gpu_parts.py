@@ -1,6 +1,6 @@
 """The parts that benchmarks.gpu measures. Each fills a dict, so that what it has found is kept.
 
-A part is called with (found, args, device): the dict, the options of benchmarks.gpu, and the
+A part is called with (figures, args, device): the dict, the options of benchmarks.gpu, and the
 torch.device.
 """
 
@@ -39,20 +39,20 @@ CHECKED = 5  # steps in which waits are counted; the second of them logs its ter
 
 # The device
 
-def device_rates(found, _args, device):
+def device_rates(figures, _args, device):
     """Name, memory and versions; rates of a large matrix product and of a copy."""
-    found["torch"], found["cuda"] = torch.__version__, torch.version.cuda
-    found["memory"], found["driver"] = None, None
+    figures["torch"], figures["cuda"] = torch.__version__, torch.version.cuda
+    figures["memory"], figures["driver"] = None, None
     side, values = 512, 2**22
     if device.type == "cuda":
-        found["memory"] = torch.cuda.get_device_properties(device).total_memory
-        found["driver"] = driver()
+        figures["memory"] = torch.cuda.get_device_properties(device).total_memory
+        figures["driver"] = driver()
         side, values = 8192, 2**28
 
     # PyTorch's own choices, which the stages leave as they are
-    found["tf32"] = {"convolutions": torch.backends.cudnn.allow_tf32,
+    figures["tf32"] = {"convolutions": torch.backends.cudnn.allow_tf32,
                      "matrix products": torch.get_float32_matmul_precision() != "highest"}
-    found["matrix product, FLOP/s"] = rates = {}
+    figures["matrix product, FLOP/s"] = rates = {}
     for name, dtype, allowed in (("bf16", torch.bfloat16, "highest"),
                                  ("fp32", torch.float32, "highest"),
                                  ("tf32", torch.float32, "high")):
@@ -62,7 +62,7 @@ def device_rates(found, _args, device):
     a = torch.randn(values, device=device)
     b = torch.empty_like(a)
     seconds = measure.in_turn({"copy": lambda: b.copy_(a)}, 5, device)["copy"]
-    found["copy, bytes/s"] = 2 * a.nbytes / seconds  # read and written
+    figures["copy, bytes/s"] = 2 * a.nbytes / seconds  # read and written
 
 
 def product_seconds(side, dtype, allowed, device):
@@ -140,45 +140,45 @@ class Recover:
         return measure.in_turn({"": step}, 3, work.device)[""]
 
 
-def recover_eager(found, args, device):
+def recover_eager(figures, args, device):
     """Recover's step, eager: rows of figures for every number of units, {precision: [row]}."""
     recover = Recover(args, device)
     guides = {name: recover.alignments(NormAlignment, Arithmetic(name)) for name in ORDER}
     for units in args.units_per_step:
         for name in ORDER:
-            add_row(found, recover, name, guides[name], units)
+            add_row(figures, recover, name, guides[name], units)
             if device.type == "cuda":
                 host = recover.host_seconds(guides[name], units)
-                found[name][-1]["host seconds, all teachers"] = host
+                figures[name][-1]["host seconds, all teachers"] = host
 
 
-def add_row(found, recover, precision, alignments, units):
+def add_row(figures, recover, precision, alignments, units):
     """Add Recover.row to the precision's rows, or that it does not fit into the GPU's memory."""
     try:
         row = recover.row(alignments, units)
     except torch.OutOfMemoryError:
         row = {"units": units, "out of memory": True}
     measure.release(recover.work.device)
-    found.setdefault(precision, []).append(row)
+    figures.setdefault(precision, []).append(row)
     rate = "out of memory" if "out of memory" in row else f"{row['image-steps/s']:,.0f}"
     print(f"  {precision}, units {units}: {rate} image-steps/s", flush=True)
 
 
-def recover_compiled(precision, found, args, device):
+def recover_compiled(precision, figures, args, device):
     """Recover's step with torch.compile, with the most units: every number would compile anew."""
     recover = Recover(args, device)
     guides = recover.alignments(NormAlignment, Arithmetic(precision, compile=True))
-    add_row(found, recover, precision, guides, max(args.units_per_step))
+    add_row(figures, recover, precision, guides, max(args.units_per_step))
 
 
-def recover_memory(found, args, device):
+def recover_memory(figures, args, device):
     """Peak memory of a step with five teachers and with each alone."""
     recover = Recover(args, device)
     variants = {name: Arithmetic(name) for name in ORDER}
-    found.update(measure_memory(recover.names, recover.everyone, variants, recover.work))
+    figures.update(measure_memory(recover.names, recover.everyone, variants, recover.work))
 
 
-def recover_floor(found, args, device):
+def recover_floor(figures, args, device):
     """Seconds of our step, of its floor and of the reference over the law; networks alone."""
     recover, turns = Recover(args, device), 3 if device.type == "cuda" else 1
     for precision in ORDER:
@@ -188,7 +188,7 @@ def recover_floor(found, args, device):
                  "floor": functools.partial(OurStep, recover.work, floor)}
         if precision == "fp32":
             steps["reference"] = functools.partial(Reference, recover.work)
-        found[precision] = {"law": recover.seconds(steps), "alone": {
+        figures[precision] = {"law": recover.seconds(steps), "alone": {
             name: time_alone(name, {"eager": ours}, {"eager": floor}, recover.work, turns)
             for name in recover.names}}
 
@@ -204,29 +204,29 @@ def options_of(benchmark, args, precision, **values):
     return benchmark.get_args_parser().parse_args([str(word) for word in words])
 
 
-def relabel_epochs(found, args, device):
+def relabel_epochs(figures, args, device):
     """Seconds of an epoch of labels and of the teachers' forward alone."""
     on_gpu = device.type == "cuda"
     for precision in ORDER:
         o = options_of(relabel, args, precision, turns=5 if on_gpu else 1,
                        batches=20 if on_gpu else 2)
-        found[precision] = {"images": o.batches * o.batch_size, **relabel_epoch.measured(
+        figures[precision] = {"images": o.batches * o.batch_size, **relabel_epoch.measured(
             o, device, ["fp16"], reference=False)}
 
 
-def validate_epochs(found, args, device):
+def validate_epochs(figures, args, device):
     """Seconds of a student's step, and images per second of its tests."""
     on_gpu = device.type == "cuda"
     for precision in ORDER:
         o = options_of(validate, args, precision, turns=5 if on_gpu else 1,
                        test_images=1000 if on_gpu else 8)
-        found[precision] = {"images": o.batch_size, **validate_steps.measured(
+        figures[precision] = {"images": o.batch_size, **validate_steps.measured(
             o, device, ["together", "floor"])}
 
 
 # The tests
 
-def gpu_tests(found, args, _device):
+def gpu_tests(figures, args, _device):
     """Run pytest -m gpu and count. Raises RuntimeError when a test failed, or pytest itself."""
     marked = sorted(path.relative_to(ROOT) for path in (ROOT / "tests").glob("test_*.py")
                     if "mark.gpu" in path.read_text())
@@ -239,8 +239,8 @@ def gpu_tests(found, args, _device):
             status = subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
     finally:  # what ran before the time was over counts as well
         text = log.read_text()
-        found.update(count_tests(text), log=log.name)
-    bad = found["failed"]
+        figures.update(count_tests(text), log=log.name)
+    bad = figures["failed"]
     if bad:
         raise RuntimeError(f"{len(bad)} GPU tests failed: {', '.join(bad)} (see {log})")
     if status.returncode:

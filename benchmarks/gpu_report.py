@@ -37,8 +37,8 @@ def recover_rows(parts, precision):
     """{(mode, units): figures} of recover that fitted into memory."""
     modes = (("eager", parts.get("recover", {})),
              ("compiled", parts.get(f"compiled-{precision}", {})))
-    return {(mode, row["units"]): row for mode, found in modes for row in found.get(precision, [])
-            if "image-steps/s" in row}
+    return {(mode, row["units"]): row for mode, figures in modes
+            for row in figures.get(precision, []) if "image-steps/s" in row}
 
 
 def best_rate(parts, precision):
@@ -50,28 +50,28 @@ def best_rate(parts, precision):
 def waits(parts):
     """How often the host waited in all steps in which that was counted, or None."""
     counts = [row["waits"] for name in PRECISIONS for row in recover_rows(parts, name).values()]
-    counts += [found[key] for part, key in (("relabel", "waits in a batch"),
-                                            ("validate", "waits in a step"))
-               for found in parts.get(part, {}).values()]
+    counts += [figures[key] for part, key in (("relabel", "waits in a batch"),
+                                              ("validate", "waits in a step"))
+               for figures in parts.get(part, {}).values()]
     counts = [count for count in counts if count is not None]
     return sum(counts) if counts else None
 
 
 def rates(parts, precision):
     """What cell.hours takes: those that were measured."""
-    found = {}
+    result = {}
     if best_rate(parts, precision):
-        found["image-steps"] = best_rate(parts, precision)
+        result["image-steps"] = best_rate(parts, precision)
     if precision in parts.get("relabel", {}):
         labels = parts["relabel"][precision]
-        found["crops"] = labels["images"] / labels["seconds"]["fp16"]
-        found["decoded distilled images"] = 1 / labels["seconds to decode an image"]
+        result["crops"] = labels["images"] / labels["seconds"]["fp16"]
+        result["decoded distilled images"] = 1 / labels["seconds to decode an image"]
     if precision in parts.get("validate", {}):
         student = parts["validate"][precision]
-        found["training images"] = student["images"] / student["seconds"]["together"]
-        found["tested images"] = student["test_images_per_second"]["decoded once"]
-        found["decoded test images"] = student["test_images_per_second"]["decoding"]
-    return found
+        result["training images"] = student["images"] / student["seconds"]["together"]
+        result["tested images"] = student["test_images_per_second"]["decoded once"]
+        result["decoded test images"] = student["test_images_per_second"]["decoding"]
+    return result
 
 
 # The table
@@ -90,13 +90,13 @@ def text(figures, hardware):
 
 def headline(parts, hardware):
     """What was measured, in a line."""
-    found = parts.get("device", {})
+    device = parts.get("device", {})
     name = hardware["device"]
     if name == "cpu":
         return f"No GPU: {hardware['cpu']}, {hardware['threads']} threads, at tiny size"
-    memory = f", {found['memory'] / 1e9:.0f} GB" if found.get("memory") else ""
-    versions = ", ".join(f"{key} {found[key]}" for key in ("torch", "cuda", "driver")
-                         if found.get(key))
+    memory = f", {device['memory'] / 1e9:.0f} GB" if device.get("memory") else ""
+    versions = ", ".join(f"{key} {device[key]}" for key in ("torch", "cuda", "driver")
+                         if device.get(key))
     return f"{name}{memory}{', ' if versions else ''}{versions}"
 
 
@@ -107,12 +107,12 @@ def table(figures):
             *_other_stages(parts)]
     hours = figures["cell"]
     stages = [stage for stage in ("recover", "relabel", "validate")
-              if all(stage in found for found in hours.values())]
+              if all(stage in of_precision for of_precision in hours.values())]
     if hours and stages:
         rows.append([f"Table 1, R18 IPC 10, hours: {'+'.join(stages)}",
                      *("+".join(f"{hours[name][stage]:.2f}" for stage in stages)
                        for name in PRECISIONS), ""])
-        whole = {name: found.get("all") for name, found in hours.items()}
+        whole = {name: of_precision.get("all") for name, of_precision in hours.items()}
         rows.append(_row("  of the whole cell", whole, "{:.2f}", _verdict(figures["targets"],
                                                                            "hours")))
     tests = parts.get("tests", {})
@@ -122,17 +122,17 @@ def table(figures):
     return rows
 
 
-def _device(found):
+def _device(device):
     rows = []
-    if "matrix product, FLOP/s" in found:
-        values = {name: value / 1e12 for name, value in found["matrix product, FLOP/s"].items()}
+    if "matrix product, FLOP/s" in device:
+        values = {name: value / 1e12 for name, value in device["matrix product, FLOP/s"].items()}
         rows.append(_row("matrix product, TFLOP/s", values, "{:.3g}"))
         if "tf32" in values:
             used = ", ".join(f"{name}: {'yes' if allowed else 'no'}"
-                             for name, allowed in found["tf32"].items())
+                             for name, allowed in device["tf32"].items())
             rows.append(_row(f"  in TF32 ({used})", {"fp32": values["tf32"]}, "{:.3g}"))
-    if "copy, bytes/s" in found:
-        rows.append(["copy, GB/s", f"{found['copy, bytes/s'] / 1e9:,.0f}", "", ""])
+    if "copy, bytes/s" in device:
+        rows.append(["copy, GB/s", f"{device['copy, bytes/s'] / 1e9:,.0f}", "", ""])
     return rows
 
 
@@ -143,26 +143,26 @@ def _recover(parts, targets):
                   key=lambda key: (key[0] != "eager", key[1]))
     rows = []
     for key in keys:
-        values = {name: found[key]["image-steps/s"] for name, found in by_precision.items()
-                  if key in found}
+        values = {name: figures[key]["image-steps/s"] for name, figures in by_precision.items()
+                  if key in figures}
         mode, units = key
         rows.append(_row(f"recover {mode}, {units} unit{'s' * (units > 1)} a step: image-steps/s",
                          values, "{:,.0f}"))
     if rows:
         rows[-1][3] = _verdict(targets, "image-steps/s", "bf16 ")
 
-    peaks = {name: max((row["peak bytes"] / 1e9 for row in found.values() if row["peak bytes"]),
-                       default=None) for name, found in by_precision.items()}
+    peaks = {name: max((row["peak bytes"] / 1e9 for row in figures.values() if row["peak bytes"]),
+                       default=None) for name, figures in by_precision.items()}
     if any(peaks.values()):
         rows.append(_row("  most memory, GB", peaks, "{:.1f}"))
     hosts = {name: max((row["host seconds, all teachers"] / row["seconds, all teachers"]
-                        for row in found.values() if "host seconds, all teachers" in row),
-                       default=None) for name, found in by_precision.items()}
+                        for row in figures.values() if "host seconds, all teachers" in row),
+                       default=None) for name, figures in by_precision.items()}
     if any(hosts.values()):
         rows.append(_row("  host's time / step's, eager, at most", hosts, "{:.2f}"))
     if parts.get("floor"):
-        shares = {name: found["law"]["ours"] / found["law"]["floor"]
-                  for name, found in parts["floor"].items()}
+        shares = {name: figures["law"]["ours"] / figures["law"]["floor"]
+                  for name, figures in parts["floor"].items()}
         rows.append(_row("  time / floor, eager, 1 unit", shares, "{:.2f}"))
     if "memory" in parts and "all / largest alone" in parts["memory"]:
         rows.append(_row("  memory, five teachers / largest alone",
@@ -178,18 +178,18 @@ def _other_stages(parts):
     rows = []
     labels, students = parts.get("relabel", {}), parts.get("validate", {})
     if labels:
-        rows.append(_row("relabel, images/s", {name: found["images"] / found["seconds"]["fp16"]
-                                               for name, found in labels.items()}, "{:,.0f}"))
+        rows.append(_row("relabel, images/s", {name: figures["images"] / figures["seconds"]["fp16"]
+                                               for name, figures in labels.items()}, "{:,.0f}"))
         rows.append(_row("  of the teachers' forward alone", {
-            name: found["seconds"]["floor"] / found["seconds"]["fp16"]
-            for name, found in labels.items()}, "{:.0%}"))
+            name: figures["seconds"]["floor"] / figures["seconds"]["fp16"]
+            for name, figures in labels.items()}, "{:.0%}"))
     if students:
         rows.append(_row("validate, images/s", {
-            name: found["images"] / found["seconds"]["together"]
-            for name, found in students.items()}, "{:,.0f}"))
+            name: figures["images"] / figures["seconds"]["together"]
+            for name, figures in students.items()}, "{:,.0f}"))
         rows.append(_row("  tests, decoded images/s", {
-            name: found["test_images_per_second"]["decoded once"]
-            for name, found in students.items()}, "{:,.0f}"))
+            name: figures["test_images_per_second"]["decoded once"]
+            for name, figures in students.items()}, "{:,.0f}"))
     return rows
 
 

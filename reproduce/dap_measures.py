@@ -3,7 +3,7 @@
 import torch
 
 from data.image_set import open_distilled, open_real
-from data.images import normalise, save_grid
+from data.images import save_grid
 from data.names import class_words
 from models import diffusion
 from models.teachers import load_teachers
@@ -11,7 +11,7 @@ from recover.dap.backbones import Backbone, choose_size
 from recover.dap.generation import resized
 from recover.dap.guidance import gather_reals, guidance, mean_distance
 from recover.dap.options import Model
-from report.similarity import intra_class_cosine
+from report import similarity
 from utils.precision import Arithmetic
 from utils.progress import progress_bar
 from utils.seeding import stream
@@ -38,12 +38,10 @@ def measure(folders, sizes):
     with progress_bar(len(folders), "measure", " sets") as bar:
         for (row, seed), folder in folders.items():
             images = open_distilled(folder / "images")
-            with torch.no_grad():
-                features = network.features(normalise(images.all_pixels))
-            cosines = intra_class_cosine(features, images.labels).values()
+            cosine = similarity.mean(similarity.cosines(images, network, CPU))
             bar.update(1)
             yield {"images": row, "seed": seed,
-                   "cosine": round(sum(cosines) / len(cosines), 4),
+                   "cosine": round(cosine, 4),
                    "distance": round(distance_to(held_out, images, backbone), 4),
                    "form_cosine": (round(compare_forms(held_out, images, backbone), 6)
                                    if row.startswith("gamma") else None)}
