@@ -21,7 +21,8 @@ _SMALL = {"sample_size": 32, "patch_size": 2, "width": 384, "layers": 12, "heads
           "steps": 100_000, "batch_size": 128, "lr": 1e-4, "ema": 0.9999}
 RECIPES = {
     "imagefolder": _SMALL, "cifar10": _SMALL, "cifar100": _SMALL,
-    "fashion_mnist": {**_SMALL, "sample_size": 28},
+    "fashion_mnist": {"sample_size": 28, "patch_size": 4, "width": 96, "layers": 6, "heads": 4,
+                      "steps": 5000, "batch_size": 128, "lr": 2e-3, "ema": 0.998},
     "digits": {"sample_size": 8, "patch_size": 2, "width": 64, "layers": 6, "heads": 4,
                "steps": 2800, "batch_size": 128, "lr": 5e-3, "ema": 0.995},
 }
@@ -57,29 +58,34 @@ class Shape:
     """The diffusion transformer (DiT, Peebles and Xie 2023)."""
 
     patch_size: int | None = option(
-        None, "side in pixels of the square that becomes one token (default: 2)", group="method",
+        None, "side in pixels of the square that becomes one token (default: 2, Fashion-MNIST 4)",
+        group="method", type=options.positive_int)
+    width: int | None = option(
+        None, "numbers per token (default: 384, Fashion-MNIST 96, digits 64)", group="method",
         type=options.positive_int)
-    width: int | None = option(None, "numbers per token (default: 384, digits 64)", group="method",
-                               type=options.positive_int)
-    layers: int | None = option(None, "blocks (default: 12, digits 6)", group="method",
-                                type=options.positive_int)
-    heads: int | None = option(None, "attention heads of a block (default: 6, digits 4)",
-                               type=options.positive_int)
+    layers: int | None = option(
+        None, "blocks (default: 12, Fashion-MNIST and digits 6)", group="method",
+        type=options.positive_int)
+    heads: int | None = option(
+        None, "attention heads of a block (default: 6, Fashion-MNIST and digits 4)",
+        type=options.positive_int)
 
 
 @dataclass(frozen=True)
 class Optimisation:
     """How it is trained: AdamW, a warm-up of the learning rate, then a cosine to 0."""
 
-    steps: int | None = option(None, "optimiser steps (default: 100000, digits 2800)",
-                               group="size", type=options.positive_int)
+    steps: int | None = option(
+        None, "optimiser steps (default: 100000, Fashion-MNIST 5000, digits 2800)", group="size",
+        type=options.positive_int)
     batch_size: int | None = option(None, "default: 128", group="size", type=options.positive_int)
-    lr: float | None = option(None, "highest learning rate (default: 1e-4, digits 5e-3)",
-                              group="method", type=options.positive_float)
+    lr: float | None = option(
+        None, "highest learning rate (default: 1e-4, Fashion-MNIST 2e-3, digits 5e-3)",
+        group="method", type=options.positive_float)
     weight_decay: float = option(0.0, "AdamW's", type=options.weight)
     ema: float | None = option(
-        None, "decay of the average of the weights that is kept (default: 0.9999, digits 0.995); "
-        "lower in the first steps", type=options.fraction)
+        None, "decay of the average of the weights that is kept (default: 0.9999, Fashion-MNIST "
+        "0.998, digits 0.995); lower in the first steps", type=options.fraction)
 
 
 @dataclass(frozen=True)

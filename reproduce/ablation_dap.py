@@ -4,7 +4,7 @@ ImageNette, IPC 10, ResNetAP-10. All panels share the row of the defaults.
 """
 
 from reproduce.cells import Cell, Claim, Images, Student, Table
-from reproduce.table_dap import DIGITS_STUDENTS, digits_dap, set_images
+from reproduce.table_dap import DIGITS_STUDENTS, pixel_dit_images, set_images
 
 IPC = 10
 DEFAULT = {"gamma": 1.0}
@@ -60,7 +60,7 @@ def _cells(panels, make, student):
 
 def digits_cells():
     """The panels for digits, whose model has six blocks; the student is ConvNet-3."""
-    cells = _cells(DIGITS_PANELS, digits_dap, DIGITS_STUDENTS["convnet3-hard"][0])
+    cells = _cells(DIGITS_PANELS, pixel_dit_images, DIGITS_STUDENTS["convnet3-hard"][0])
     return [Cell(**{**vars(cell), "paper": None}) for cell in cells]
 
 

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Methods, their settings one by one, and PRISM's Tables 2 and 3 on Fashion-MNIST, with errors over
+# Methods, DAP, settings one by one, and PRISM's Tables 2 and 3 on Fashion-MNIST, with errors over
 # seeds and a verdict per ordering of the paper.
 #     TRAIN_DIR=DIR sh fashion.sh [PART ...]
-# Parts: teachers methods settings reasons ipc table2 table3-labels table3-images.
+# Parts: teachers methods dap settings failures reasons ipc table2 table3-labels table3-images.
 # A part takes about half an hour on 2 cores. The same command goes on where it stopped.
 # CSV_DIR=results/measured keeps the numbers that docs/results.md shows.
 ROOT=$(CDPATH= cd "$(dirname "$0")/.." && pwd)     # the project's root

@@ -9,7 +9,7 @@ from report.verdicts import (
     HOLDS,
     UNSURE,
     judge,
-    pooled_deviation,
+    shared_deviation,
     standard_error,
 )
 from utils.files import write_bytes, written_whole
@@ -152,44 +152,55 @@ def _mean(lines, column, digits):
 def verdict_lines(laboratory, part, values):
     """How many of the paper's orderings hold, and a line for each. values: {row: top-1 per seed}.
 
-    The standard deviation over seeds is pooled over the rows of one student.
+    Spreads over seeds are compared and shared among the rows of one student.
     """
-    verdicts, deviations = [], {}
+    judged, tests = [], {}  # tests: {words for the test: the students it is made for}
     students = _students(part.table, values) or (None,)
     for word in students:
         own = {row: numbers for row, numbers in values.items()
                if part.table.cell(row).words.get("student") == word}
-        deviations[word] = pooled_deviation(list(own.values()))
         mark = f" ({word} labels)" if len(students) > 1 else ""
-        verdicts += [(mark, verdict) for verdict in judge(
-            part.table.claims, own, {cell.name: cell.paper for cell in part.table.cells},
-            {cell.name: _label(cell) for cell in part.table.cells})]
-    if not verdicts:
+        claims = judge(part.table.claims, own, {cell.name: cell.paper for cell in part.table.cells},
+                       {cell.name: _label(cell) for cell in part.table.cells})
+        judged += [(mark, *one) for one in claims]
+        if claims:
+            tests.setdefault(_test_words(shared_deviation(list(own.values()))), []).append(word)
+    if not judged:
         return ["The paper has no ordering of these rows."]
 
     counts = ", ".join(
-        f"{sum(v['verdict'] == word for _, v in verdicts)} {plural}"
+        f"{sum(v.word == word for *_, v in judged)} {plural}"
         for word, plural in ((HOLDS, "hold"), (FAILS, "do not hold"), (UNSURE, "cannot be told")))
-    head = f"Of {len(verdicts)} orderings: {counts}"
-    if None in deviations.values():
+    head = f"Of {len(judged)} orderings: {counts}"
+    if max(len(numbers) for numbers in values.values()) == 1:
         head += " (one seed tells nothing)."
     else:
-        spread = " and ".join(
-            f"{deviation:.1f} points" + (f" with {word} labels" if word else "")
-            for word, deviation in deviations.items())
+        how = "; ".join(test if len(tests) == 1 else f"with {words[0]} labels {test}"
+                        for test, words in tests.items())
         head += (
-            ". A difference counts from two standard errors of it; one run's standard deviation "
-            f"over seeds is {spread}, from all rows together. That leaves out what the choice of "
-            f"{laboratory.test_images} and of one set of teachers adds, and by chance alone about "
-            "one ordering in twenty would seem clear.")
-    return [head, "", *(_verdict_line(mark, verdict) for mark, verdict in verdicts)]
+            f". A difference counts where a t-test at 5 % says so: {how}. The errors leave out "
+            f"what the choice of {laboratory.test_images} and of one set of teachers adds, and by "
+            "chance alone about one ordering in twenty would seem clear.")
+    return [head, "", *(_verdict_line(*one) for one in judged)]
 
 
-def _verdict_line(mark, verdict):
-    error = "" if verdict["error"] is None else f" ± {verdict['error']:.1f}"
-    paper = "" if verdict["paper"] is None else f"the paper {verdict['paper']:+.1f}, "
-    return (f"- {verdict['verdict']}{mark}: {verdict['higher']} above {verdict['lower']} ({paper}"
-            f"here {verdict['difference']:+.1f}{error})")
+def _test_words(shared):
+    if shared is None:
+        return "Welch's, since the rows' spreads differ"
+    return (f"Student's, with one run's standard deviation over seeds from all rows, "
+            f"{shared.deviation:.1f} points")
+
+
+def _verdict_line(mark, words, verdict):
+    error = "" if verdict.error is None else f" ± {verdict.error:.1f}"
+    chance = "" if verdict.p is None else f", p {_chance(verdict.p)}"
+    paper = "" if words["paper"] is None else f"the paper {words['paper']:+.1f}, "
+    return (f"- {verdict.word}{mark}: {words['higher']} above {words['lower']} ({paper}"
+            f"here {verdict.difference:+.1f}{error}{chance})")
+
+
+def _chance(p):
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
 def draw(laboratory, measured):

@@ -104,8 +104,8 @@ _EPOCHS = {"epochs": 50}
 GAMMAS = (0.0, 0.5, 1.0, 2.0, 4.0)
 
 
-def digits_dap(gamma, **more):
-    """DAP's images of digits, by a diffusion model that is trained first."""
+def pixel_dit_images(gamma, **more):
+    """DAP's images by a small diffusion model in pixel space, which is trained first."""
     mark = "".join(f"_{name}-{value}" for name, value in more.items())
     return Images(f"dap_gamma{gamma:g}{mark}", {"backbone": "pixel-dit", "gamma": gamma, **more},
                   stage="dap")
@@ -117,9 +117,9 @@ DIGITS_IMAGES = {
               Images("sre2l_real", {**BASELINES["sre2l"].options, "start": "real"})),
     "prism": ("PRISM, from real images", prism_images("r18")),
     **{f"gamma{gamma:g}": (f"DAP, γ = {gamma:g}" if gamma else "DiT, not guided (γ = 0)",
-                           digits_dap(gamma)) for gamma in GAMMAS},
+                           pixel_dit_images(gamma)) for gamma in GAMMAS},
     "dap-prism": ("PRISM, from DAP's images (γ = 1)",
-                  Images("dap_prism", prism_images("r18").options, start=digits_dap(1.0))),
+                  Images("dap_prism", prism_images("r18").options, start=pixel_dit_images(1.0))),
 }
 DIGITS_STUDENTS = {
     "convnet3-hard": (Student("dc", "convnet3", {"protocol": "dc"}, stage="hard"), None),

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import pytest
 
 from models.diffusion_options import make_plan, parse
@@ -16,7 +14,7 @@ def test_recipes():
     assert (digits.sample_size, digits.flip_prob) == (8, 0)
     assert (cifar.sample_size, cifar.flip_prob, cifar.steps) == (32, 0.5, 100_000)
     assert plan() == plan("--dataset", "cifar100") == cifar
-    assert fashion == replace(cifar, sample_size=28)
+    assert (fashion.sample_size, fashion.patch_size, fashion.flip_prob) == (28, 4, 0.5)
 
 
 def test_what_is_given_wins_over_the_recipe():

@@ -31,7 +31,7 @@ def test_rows_and_verdicts(tmp_path):
     assert "| real data | 70 | 90.5 ± 0.5 | 89.5 ± 0.5 |" in text
     assert "Of 10 orderings: 3 hold, 0 do not hold, 7 cannot be told." in text
     assert ("- holds: real data above 4 BN teachers, pre-distillation (the paper +30.9, here "
-            "+20.0 ± 0.7)") in text
+            "+20.0 ± 0.7, p < 0.001)") in text
 
 
 def test_one_seed_tells_nothing():
@@ -40,26 +40,51 @@ def test_one_seed_tells_nothing():
     assert "| real data | 70 | 90.0 | 89.0 |" in text
 
 
-def test_verdicts_by_hand():
+def test_alike_rows_share_one_spread():
     # The deviations from the means are (1, -1) and (2, -2): their squares add up to 10, freedom 2.
-    deviation = verdicts.pooled_deviation([[51.0, 49.0], [42.0, 38.0]])
-    assert math.isclose(deviation, 5**0.5)
-    # The error of the difference is sqrt(5) * sqrt(1/2 + 1/2), and two of them count.
-    holds = verdicts.verdict([51.0, 49.0], [42.0, 38.0], deviation)
-    assert holds == (verdicts.HOLDS, 10.0, pytest.approx(5**0.5))
-    for higher, lower, word in (([42.0, 38.0], [51.0, 49.0], verdicts.FAILS),
-                                ([51.0, 49.0], [48.0, 44.0], verdicts.UNSURE),  # 4 < 4.47
-                                ([51.0, 49.0], [47.0, 44.0], verdicts.HOLDS)):  # 4.5 > 4.47
-        assert verdicts.verdict(higher, lower, deviation)[0] == word
-    assert verdicts.verdict([51.0, 49.0, 50.0], [47.0], deviation)[2] == pytest.approx(
+    shared = verdicts.shared_deviation([[51.0, 49.0], [42.0, 38.0], [7.0]])
+    assert (shared.deviation, shared.freedom) == (pytest.approx(5**0.5), 2)
+    # The error of the difference is sqrt(5) * sqrt(1/2 + 1/2). With 2 degrees of freedom Student's
+    # t is 4.303 at 5 %, and its distribution function is 1/2 + t / (2 sqrt(t^2 + 2)).
+    found = verdicts.verdict([51.0, 49.0], [42.0, 38.0], shared)
+    t = 10 / 5**0.5
+    assert (found.word, found.difference, found.error) == (
+        verdicts.HOLDS, 10.0, pytest.approx(5**0.5))
+    assert found.p == pytest.approx(1 - t / math.sqrt(t**2 + 2))
+    for higher, lower, word in (([42.0, 38.0], [52.0, 48.0], verdicts.FAILS),
+                                ([51.0, 49.0], [42.4, 38.4], verdicts.UNSURE),  # 9.6 < 9.621
+                                ([51.0, 49.0], [42.3, 38.3], verdicts.HOLDS)):  # 9.7 > 9.621
+        assert verdicts.verdict(higher, lower, shared).word == word
+    assert verdicts.verdict([51.0, 49.0, 50.0], [47.0], shared).error == pytest.approx(
         5**0.5 * (4 / 3) ** 0.5)
+
+
+def test_rows_of_unlike_spread_are_judged_by_their_own():
+    """Welch's test, with numbers worked out by hand."""
+    steady, wild = [50.0, 50.1, 49.9], [60.0, 70.0, 50.0]
+    assert verdicts.shared_deviation([steady, wild]) is None
+    # s^2/n: 0.01/3 and 100/3; freedom: (a + b)^2 / (a^2/2 + b^2/2) = 2.0004
+    found = verdicts.verdict(wild, steady)
+    assert (found.word, found.difference) == (verdicts.UNSURE, pytest.approx(10.0))
+    assert found.error == pytest.approx(math.sqrt(100.01 / 3))
+    t = 10 / found.error
+    assert found.p == pytest.approx(1 - t / math.sqrt(t**2 + 2), abs=1e-3)
+    assert verdicts.verdict(steady, [49.0, 48.9, 49.1]).word == verdicts.HOLDS
+
+
+def test_what_tells_nothing():
+    """A row of one seed has no spread, and neither has a constant one."""
+    assert verdicts.shared_deviation([[5.0], [6.0]]) is None
+    assert verdicts.verdict([5.0], [6.0, 7.0]) == verdicts.Verdict(verdicts.UNSURE, -1.5)
+    assert verdicts.shared_deviation([[5.0, 5.0], [6.0, 7.0]]) is None
+    assert verdicts.verdict([5.0, 5.0], [6.0, 6.0]).word == verdicts.UNSURE
 
 
 def test_claims_about_missing_rows_are_left_out():
     names = {"a": 50.0, "b": 40.0}
     found = verdicts.judge([Claim("a", "b"), Claim("b", "c")], {"a": [5.0, 5.2], "b": [9.0, 9.2]},
                            names, names)
-    assert [(f["higher"], f["paper"], f["verdict"]) for f in found] == [
+    assert [(words["higher"], words["paper"], v.word) for words, v in found] == [
         (50.0, 10.0, verdicts.FAILS)]
 
 
@@ -76,9 +101,10 @@ def test_students_are_columns_and_judged_apart():
     assert "| images | the paper, ImageNet-1K | soft labels | hard labels |" in text
     assert "| PRISM from real images, lr 0.05 |  | 60.2 ± 0.2 | 60.0 ± 10.0 | 0.900 |  |" in text
     assert "Of 2 orderings: 1 hold, 0 do not hold, 1 cannot be told." in text
-    assert "0.4 points with soft labels and 14.1 points with hard labels" in text
+    assert "with soft labels Student's, with one run's standard deviation over seeds" in text
+    assert "from all rows, 0.4 points; with hard labels " in text
     assert ("- holds (soft labels): PRISM from real images, lr 0.05 above SRe2L from real images, "
-            "lr 0.05 (here +10.0 ± 0.4)") in text
+            "lr 0.05 (here +10.0 ± 0.4, p 0.001)") in text
 
 
 def test_a_part_s_note_follows_its_table():

@@ -179,3 +179,29 @@ def test_reasons_change_one_option_each():
     assert changed == [{"r_bn"}, {"r_bn"}, {"first_bn_multiplier"}, {"bn_normalise"},
                        {"iteration"}, {"bn_teachers"}]
     assert (published["iteration"], others[4]["iteration"]) == (200, 800)
+
+
+def test_failures_change_one_thing_each():
+    made = {command.folder.name.removesuffix("_ipc10"): command.resolved()
+            for command in part_commands(*FASHION, "failures", "--seeds", "0")
+            if command.stage == "recover"}
+    for name, other, changed in (("gvbsm", "gvbsm-steps-times-4", "iteration"),
+                                 ("rded", "rded-one-crop", "mosaic_grid"),
+                                 ("edc", "edc-one-crop", "start_dir")):
+        assert {option for option in made[name] if made[name][option] != made[other][option]} == {
+            changed, "output_dir"}
+
+
+def test_dap_samples_from_a_model_that_is_trained_first():
+    made = part_commands(*FASHION, "dap", "--seeds", "0")
+    (model,) = [command for command in made if command.stage == "diffusion"]
+    sampled = {command.folder.name: command.resolved() for command in made
+               if command.stage == "dap"}
+    assert {name: o["gamma"] for name, o in sampled.items()} == {
+        "dap_gamma0_ipc10": 0, "dap_gamma1_ipc10": 1, "dap_gamma4_ipc10": 4}
+    assert {o["weights"] for o in sampled.values()} == {str(model.folder)}
+    first = min(number for number, command in enumerate(made) if command.stage == "dap")
+    assert made.index(model) < first
+    (prism,) = [command for command in made if command.folder.name == "dap_prism_ipc10"
+                and command.stage == "recover"]
+    assert prism.resolved()["start_dir"].parent.name == "dap_gamma1_ipc10"
