@@ -1,6 +1,7 @@
 """Names that options offer, apart from the code behind them, which needs PyTorch."""
 
 import functools
+import re
 
 DATASETS = ("imagefolder", "cifar10", "cifar100", "fashion_mnist", "digits")
 LABEL_FORMATS = ("fp16", "fp32", "int8", "topk")
@@ -10,6 +11,9 @@ AUGMENTS = ("crop", "shift", "none")
 AUGMENT_WORDS = (
     "crop: a random part of an image, enlarged (RandomResizedCrop); shift: an image is shifted by "
     "up to an eighth of its side each way, black outside; none: the whole image")
+
+_WNID = re.compile(r"n\d{8}")
+_NUMBERED = re.compile(r"new\d+")
 
 
 def default_image_size(dataset):
@@ -59,3 +63,13 @@ def _imagenet():
     from timm.data import ImageNetInfo  # imports PyTorch
 
     return ImageNetInfo()
+
+
+def is_numbered(classes):
+    """Whether all names are those of the field's distilled folders, new000 ...: no class names."""
+    return all(_NUMBERED.fullmatch(name) for name in classes)
+
+
+def is_wnids(classes):
+    """Whether all class names are WordNet ids such as n01440764."""
+    return all(_WNID.fullmatch(name) for name in classes)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.image_set import class_folders
+from data.class_folders import class_folders
 from data.images import decode
 
 LOOKED_AT = 100  # images that are decoded, evenly spaced over the folder
@@ -44,7 +44,7 @@ class Survey:
 def survey(root, inside=()):
     """Look at the images in a folder of class folders. Raises UserError for what is none.
 
-    inside: see data.image_set.class_folders.
+    inside: see data.class_folders.class_folders.
     """
     folders, workers = class_folders(root, inside), min(4, os.cpu_count() or 1)
     paths = [path for files in folders.values() for path in files]

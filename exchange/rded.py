@@ -28,7 +28,8 @@ def export(images, folder):
 
     Raises UserError for more classes or images of a class than five digits can number.
     """
-    from data.image_set import class_folders, open_distilled
+    from data.class_folders import class_folders
+    from data.image_set import open_distilled
     from data.run_folder import check_apart
     from exchange.folders import copy_files
     from utils.files import whole_folder
@@ -64,7 +65,7 @@ def import_(folder, run, classes=None):
     classes: their names in order, None where they are unknown. Raises UserError for other names
     than RDED's.
     """
-    from data.image_set import class_folders
+    from data.class_folders import class_folders
     from data.run_folder import check_apart, settle_manifest, versions
     from exchange.folders import copy_files
     from utils.files import whole_folder

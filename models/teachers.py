@@ -13,7 +13,7 @@ import torch
 from timm.data import ImageNetInfo, infer_imagenet_subset
 from torchvision import models as torchvision_models
 
-from data.image_set import is_numbered
+from data.names import is_numbered
 from models import networks
 from utils import options
 from utils.checkpoint import first_line, read_header

@@ -4,8 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.image_set import is_wnids
-from data.names import flip_probability
+from data.names import flip_probability, is_wnids
 from data.run_folder import read_manifest
 from models.networks import check_name, file_stem, has_stem
 from relabel.presets import PRESETS as LABEL_PRESETS

@@ -4,7 +4,7 @@ import functools
 import os
 from dataclasses import asdict, replace
 
-from data.image_set import is_wnids
+from data.names import is_wnids
 from data.run_folder import check_apart, settle_manifest
 from data.survey import survey
 from reproduce import plan as planning

@@ -1,7 +1,9 @@
 """The real test images, decoded once for all tests of a student; --evaluate of a saved student."""
 
+from data.class_folders import class_folders
 from data.decoded_images import decoded
-from data.image_set import class_folders, is_numbered, open_distilled, open_real
+from data.image_set import open_distilled, open_real
+from data.names import is_numbered
 from models.evaluate import accuracy, dataset_accuracy
 from models.networks import check_image_size, load_network
 from models.teachers import fit_head

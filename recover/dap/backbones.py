@@ -5,7 +5,7 @@ import contextlib
 import torch
 from timm.data import ImageNetInfo
 
-from data.image_set import is_numbered
+from data.names import is_numbered
 from models.diffusion import from_pixel_space, to_pixel_space
 from utils.errors import UserError
 from utils.precision import autocast, compiled
