@@ -9,6 +9,7 @@ either. Compared are the loss of the last step, averaged over units, and the stu
 import statistics
 
 from benchmarks import digits, measure
+from utils.errors import run_entry
 from utils.files import read_json
 from utils.precision import PRECISIONS
 
@@ -54,4 +55,4 @@ def final_loss(folder):
 
 
 if __name__ == "__main__":
-    measure.run(main)
+    run_entry(main)

@@ -20,6 +20,7 @@ share s of guided steps and a unit of B images the expected ratios to plain samp
 
 from benchmarks import measure
 from utils import options
+from utils.errors import run_entry
 
 
 def get_args_parser():
@@ -61,4 +62,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    measure.run(main)
+    run_entry(main)

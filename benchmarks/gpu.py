@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from benchmarks import gpu_report, measure
 from recover.presets import POOL
 from utils import options
-from utils.errors import explain
+from utils.errors import explain, run_entry
 
 
 @dataclass(frozen=True)
@@ -163,4 +163,4 @@ def at_most(seconds):
 
 
 if __name__ == "__main__":
-    measure.run(main)
+    run_entry(main)

@@ -12,32 +12,17 @@ import os
 import platform
 import re
 import statistics
-import sys
 import time
 import warnings
 from pathlib import Path
 
 from data import run_folder
-from utils import distributed, options
-from utils.errors import run_entry
+from utils import distributed, memory, options
 from utils.files import write_json
 from utils.precision import PRECISIONS
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "benchmarks"
 CALLS = 5  # in a row on a GPU: one alone would be timed with the wait for its end
-
-# glibc keeps freed memory for the next step, as in the stages (utils/launch.sh).
-ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "2147483647"}
-
-
-def run(main):
-    """run_entry(main), in a process with ALLOCATOR in its environment.
-
-    glibc reads these variables when a process starts, so a process without them starts anew.
-    """
-    if not ALLOCATOR.keys() <= os.environ.keys():
-        os.execve(sys.executable, sys.orig_argv, {**ALLOCATOR, **os.environ})
-    run_entry(main)
 
 
 # Options
@@ -183,6 +168,7 @@ def _gpu_memory(device, function, args):
 def _measure_memory(function, args):
     import torch
 
+    memory.keep_freed_blocks()  # as in the stages
     torch.randn(64, 64).mm(torch.randn(64, 64))  # the first product sets up its library
     Path("/proc/self/clear_refs").write_text("5")  # Linux: importing PyTorch had a peak of its own
     before = _process_memory("VmRSS")

@@ -17,6 +17,7 @@ probabilities; and for all teachers at once.
 
 from benchmarks import cell, measure
 from recover.presets import POOL
+from utils.errors import run_entry
 
 
 def get_args_parser():
@@ -60,4 +61,4 @@ def print_steps(seconds):
 
 
 if __name__ == "__main__":
-    measure.run(main)
+    run_entry(main)

@@ -16,6 +16,7 @@ Relabel decodes the images once for all epochs, so that is timed apart.
 from benchmarks import measure
 from relabel.presets import TEACHERS
 from utils import options
+from utils.errors import run_entry
 
 
 def get_args_parser():
@@ -57,4 +58,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    measure.run(main)
+    run_entry(main)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from benchmarks import measure
 from recover import data_synthesis
+from utils.errors import run_entry
 from utils.files import read_json
 
 TEACHERS = ("resnet18", "mobilenet_v2", "shufflenet_v2_x0_5", "mnasnet0_5")
@@ -106,4 +107,4 @@ def time_listing(root, files, args):
 
 
 if __name__ == "__main__":
-    measure.run(main)
+    run_entry(main)

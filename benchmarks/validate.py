@@ -17,6 +17,7 @@ A test on real images is timed with decoding, from decoded images, and as the fo
 
 from benchmarks import measure
 from utils import options
+from utils.errors import run_entry
 
 
 def get_args_parser():
@@ -49,4 +50,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    measure.run(main)
+    run_entry(main)

@@ -77,12 +77,6 @@ def test_numbers_are_aligned_on_the_right(capsys):
         "bb    1.235e+04             1"]
 
 
-def test_the_allocator_is_set_as_for_the_stages():
-    launch = (ROOT / "utils/launch.sh").read_text()
-    for name, value in measure.ALLOCATOR.items():
-        assert f'export {name}="${{{name}:-{value}}}"' in launch
-
-
 def test_help_does_not_wait_for_pytorch():
     names = ("recover", "relabel", "validate", "scaling", "bf16", "gpu")
     program = (f"import sys, {', '.join(f'benchmarks.{name}' for name in names)}\n"

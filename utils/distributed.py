@@ -11,6 +11,7 @@ import datetime
 import os
 
 from utils.errors import UserError
+from utils.memory import keep_freed_blocks
 from utils.text import printable
 
 
@@ -152,6 +153,7 @@ def choose_device(name):
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cpu":
+        keep_freed_blocks()
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise UserError("--device cuda: PyTorch finds no GPU here. Use --device cpu, or auto.")

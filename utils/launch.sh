@@ -2,12 +2,6 @@
 # Python. PYTHON: the interpreter (default: the python3 in use if it has PyTorch, else .venv's).
 # NGPU: processes of torchrun.
 
-# glibc gives blocks above 32 MB back to the system at once, which then clears their pages anew in
-# every step. A training step of ResNet-18 at 112 px, batch 50, took 709 ms with that and 542 ms
-# without, on 2 cores.
-export MALLOC_MMAP_MAX_="${MALLOC_MMAP_MAX_:-0}"
-export MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_:-2147483647}"
-
 # A thread of PyTorch's OpenMP (libgomp) that has nothing to do spins 300,000 times before it
 # sleeps, which keeps a core from another process. Two trainings of ResNet-18 on digits side by
 # side, two threads each, took 19.5 s on 2 cores with that, once 61 s, and 12.4 s with 1000 spins.
