@@ -3,7 +3,8 @@
 # seeds and a verdict per ordering of the paper.
 #     TRAIN_DIR=DIR sh fashion.sh [PART ...]
 # Parts: teachers methods dap settings failures reasons ipc table2 table3-labels table3-images.
-# A part takes about half an hour on 2 cores. The same command goes on where it stopped.
+# A part takes about half an hour on 2 cores; dap takes as long again, for its diffusion model. The
+# same command goes on where it stopped.
 # CSV_DIR=results/measured keeps the numbers that docs/results.md shows.
 ROOT=$(CDPATH= cd "$(dirname "$0")/.." && pwd)     # the project's root
 LABORATORY=fashion_mnist
