@@ -104,6 +104,7 @@ def grid_rows(sets, runs, labels, numbers, train_dir=None):
     starts = {name: StartImages(runs[name], size, train_dir) for name in sets}
     rows, row_names, others = [], [], []
     for number in numbers:
+        mark = "" if len(numbers) == 1 else f" {number}"
         columns = {name: column(name, images, labels, number) for name, images in sets.items()}
         paths = {name: [f"images/{images.names[index]}" for index in columns[name]]
                  for name, images in sets.items()}
@@ -111,13 +112,14 @@ def grid_rows(sets, runs, labels, numbers, train_dir=None):
         shown = _first_starts(starts, paths)
         if shown is not None:
             name, row = shown
+            unlike = _other_starts(starts, paths, name)
             rows.append(row)
-            row_names.append(f"start {number}")
-            others += _other_starts(starts, paths, name)
+            row_names.append((f"start of {name}" if unlike else "start") + mark)
+            others += unlike
 
         for name, images in sets.items():
             rows.append(torch.stack([images.image(index) for index in columns[name]]))
-            row_names.append(f"{name} {number}")
+            row_names.append(f"{name}{mark}")
     return rows, row_names, list(dict.fromkeys(others))
 
 

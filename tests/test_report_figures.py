@@ -88,9 +88,12 @@ def test_fig4_equals_a_slow_loop_over_pairs(root, tmp_path, monkeypatch, capsys)
 def test_fig5_shows_the_same_class_and_slice_of_each_set(root):
     runs = {name: root / name for name in ("PRISM", "same", "other")}
     rows, names, others = grid_rows(open_sets(runs, 1), runs, [2, 0], [1, 2], root / "train")
-    assert names == ["start 1", "PRISM 1", "same 1", "other 1",
-                     "start 2", "PRISM 2", "same 2", "other 2"]
+    assert names == ["start of PRISM 1", "PRISM 1", "same 1", "other 1",
+                     "start of PRISM 2", "PRISM 2", "same 2", "other 2"]
     assert others == ["other"]
+    alike = {name: runs[name] for name in ("PRISM", "same")}
+    assert grid_rows(open_sets(alike, 1), alike, [2, 0], [1], root / "train")[1] == [
+        "start", "PRISM", "same"]
 
     real = open_real("imagefolder", "train", root / "train", 32)
     for row, ipc_id in ((0, 1), (4, 2)):
