@@ -33,9 +33,10 @@ def shared_deviation(rows):
     A few seeds of one row tell little of its spread, so rows that are alike lend each other
     theirs: s^2 = sum of squared deviations from each row's mean / sum of (n - 1). Returns None
     where Bartlett's test rejects equal spreads at 5 %, a row is constant, or no seed is repeated.
-    rows: lists of numbers over seeds; those with one number are left out.
+    rows: lists of numbers over seeds; those with one number are left out, and a row that is in a
+    table twice counts once.
     """
-    rows = [row for row in rows if len(row) > 1]
+    rows = [row for row in dict.fromkeys(map(tuple, rows)) if len(row) > 1]
     if not rows or any(len(set(row)) == 1 for row in rows):
         return None
     if len(rows) > 1 and stats().bartlett(*rows).pvalue < LEVEL:

@@ -83,6 +83,8 @@ def _long(part, lines, laboratory):
         "last epoch": map(_with_error, last.values())}
     if not any(columns["the paper, ImageNet-1K"]):
         del columns["the paper, ImageNet-1K"]
+    if best == last:  # students were tested once
+        del columns["last epoch"]
     if part.measures_labels:
         columns["labels on disk"] = (size_words(statistics.mean(sizes))
                                      for sizes in by_row(lines, "label_bytes").values())

@@ -42,7 +42,7 @@ def test_one_seed_tells_nothing():
 
 def test_alike_rows_share_one_spread():
     # The deviations from the means are (1, -1) and (2, -2): their squares add up to 10, freedom 2.
-    shared = verdicts.shared_deviation([[51.0, 49.0], [42.0, 38.0], [7.0]])
+    shared = verdicts.shared_deviation([[51.0, 49.0], [42.0, 38.0], [7.0], [51.0, 49.0]])
     assert (shared.deviation, shared.freedom) == (pytest.approx(5**0.5), 2)
     # The error of the difference is sqrt(5) * sqrt(1/2 + 1/2). With 2 degrees of freedom Student's
     # t is 4.303 at 5 %, and its distribution function is 1/2 + t / (2 sqrt(t^2 + 2)).
