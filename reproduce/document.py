@@ -10,7 +10,7 @@ import csv
 import re
 
 from reproduce import ROOT, dap_report, lab_report
-from reproduce.laboratory import LABORATORIES
+from reproduce.laboratory import LABORATORIES, Run
 from utils.errors import UserError, run_entry
 from utils.files import write_bytes
 from utils.options import Parser
@@ -47,7 +47,11 @@ def measured_parts():
 def laboratory_part(laboratory, name, path):
     """A part of a laboratory as Markdown. path: the CSV file that it wrote."""
     lines = lab_report.read_csv(path)
-    return (f"`CSV_DIR=results/measured {laboratory.script} {name}`: "
+    seeds = tuple(sorted({line["seed"] for line in lines}))
+    variables = "CSV_DIR=results/measured"
+    if seeds != Run.seeds:
+        variables += f' SEEDS="{" ".join(map(str, seeds))}"'
+    return (f"`{variables} {laboratory.script} {name}`: "
             f"{lab_report.sizes_words(lines)}. Per seed: "
             f"[{path.name}](../results/measured/{path.name}).\n\n"
             f"{lab_report.markdown(laboratory, name, lines)}")

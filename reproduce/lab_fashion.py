@@ -150,7 +150,9 @@ def _reasons():
                   labels, student, None)
              for row, (title, values) in _REASONS.items()
              for word, (student, labels) in students(10).items()]
-    return Table("reasons", "PRISM with one option changed, IPC 10", cells)
+    claims = tuple(Claim(f"as-published {word}", f"{row} {word}") for word in students(10)
+                   for row in _REASONS if row != "as-published")
+    return Table("reasons", "PRISM with one option changed, IPC 10", cells, claims=claims)
 
 
 # Why methods fail: the published set beside others with one thing changed
@@ -174,7 +176,10 @@ def _failures():
                   None)
              for row, (title, images) in _FAILURES.items()
              for word, (student, labels) in students(10).items()]
-    return Table("failures", "methods with one thing changed, IPC 10", cells)
+    rows = list(_FAILURES)
+    claims = tuple(Claim(f"{changed} {word}", f"{published} {word}") for word in students(10)
+                   for published, changed in zip(rows[::2], rows[1::2], strict=True))
+    return Table("failures", "methods with one thing changed, IPC 10", cells, claims=claims)
 
 
 # Tables 2 and 3

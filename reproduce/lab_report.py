@@ -78,35 +78,40 @@ def _long(part, lines, laboratory):
     cells = [part.table.cell(row) for row in best]
     columns = {
         "row": map(_label, cells),
-        "the paper, ImageNet-1K": [_paper(cell) for cell in cells],
+        "the paper, ImageNet-1K": map(_paper, cells),
         f"{laboratory.title.lower()}, mean ± standard error": map(_with_error, best.values()),
         "last epoch": map(_with_error, last.values())}
-    if not any(columns["the paper, ImageNet-1K"]):
-        del columns["the paper, ImageNet-1K"]
     if best == last:  # students were tested once
         del columns["last epoch"]
     if part.measures_labels:
         columns["labels on disk"] = (size_words(statistics.mean(sizes))
                                      for sizes in by_row(lines, "label_bytes").values())
-    rows = zip(*columns.values(), strict=True)
-    return [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|",
-            *(f"| {' | '.join(row)} |" for row in rows)]
+    return _table(columns)
 
 
 def _wide(part, lines, values, students):
     """A line per set of images: top-1 of every student, diversity, distance from the start."""
-    head = ["images", "the paper, ImageNet-1K", *(f"{word} labels" for word in students),
-            "cosine within a class", "moved, grey levels"]
-    text = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for row, cells in _rows(part.table, values).items():
-        cell = next((c for c in cells.values() if c.paper is not None),
-                    next(iter(cells.values())))
-        numbers = [_with_error(values[cells[word].name]) if word in cells else ""
-                   for word in students]
-        own = [line for line in lines if line["row"] == f"{row} {students[0]}"]
-        text.append(f"| {_label(cell)} | {_paper(cell)} | {' | '.join(numbers)} "
-                    f"| {_mean(own, 'cosine', 3)} | {_mean(own, 'moved', 0)} |")
-    return text
+    rows = _rows(part.table, values)
+    cells = [next((cell for cell in of_student.values() if cell.paper is not None),
+                  next(iter(of_student.values()))) for of_student in rows.values()]
+    columns = {"images": map(_label, cells), "the paper, ImageNet-1K": map(_paper, cells)}
+    for word in students:
+        columns[f"{word} labels"] = [
+            _with_error(values[of_student[word].name]) if word in of_student else ""
+            for of_student in rows.values()]
+
+    images = [[line for line in lines if line["row"] == f"{row} {students[0]}"] for row in rows]
+    columns["cosine within a class"] = [_mean(own, "cosine", 3) for own in images]
+    columns["moved, grey levels"] = [_mean(own, "moved", 0) for own in images]
+    return _table(columns)
+
+
+def _table(columns):
+    """Markdown lines of {heading: a text per row}, without the columns that are empty."""
+    columns = {head: list(texts) for head, texts in columns.items()}
+    columns = {head: texts for head, texts in columns.items() if any(texts)}
+    return [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|",
+            *(f"| {' | '.join(row)} |" for row in zip(*columns.values(), strict=True))]
 
 
 def _students(table, values):
