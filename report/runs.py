@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data.image_set import ImageSet
@@ -11,19 +11,22 @@ from utils.errors import UserError
 from utils.files import damaged, read_json
 
 _LEFT_OUT = ("loss_type",)  # of a recipe's settings: said by the kind of its labels
+_FREE = ("fkd_seed", "compile")  # options of labels that make no other recipe
 
 
 @dataclass(frozen=True, order=True)
 class Recipe:
-    """How a student was trained, but for its seed.
+    """How a student was trained, but for its seeds.
 
     labels: "soft" or "hard". protocol: the preset. settings: "name value" where it departs from it.
+    label_settings: likewise, of how its soft labels were made.
     """
 
     network: str
     labels: str
     protocol: str
     settings: tuple
+    label_settings: tuple = ()
 
     @property
     def short(self):
@@ -32,12 +35,17 @@ class Recipe:
 
     def __str__(self):
         settings = f", {', '.join(self.settings)}" if self.settings else ""
-        return f"{self.short} ({self.protocol}{settings})"
+        labels = f"; labels: {', '.join(self.label_settings)}" if self.label_settings else ""
+        return f"{self.short} ({self.protocol}{settings}{labels})"
 
 
 @dataclass(frozen=True)
 class Student:
-    """A finished student. top1, last: in per cent, best test and last. tests: (epoch, top-1)."""
+    """A finished student.
+
+    top1, last: in per cent, best test and last. tests: (epoch, top-1). seed, fkd_seed: its own and
+    that of its soft labels.
+    """
 
     recipe: Recipe
     seed: int
@@ -45,6 +53,11 @@ class Student:
     last: float
     tests: tuple
     result: dict
+
+    @property
+    def fkd_seed(self):
+        """None without soft labels of relabel."""
+        return _label_options(self.result).get("fkd_seed")
 
 
 @dataclass(frozen=True)
@@ -78,9 +91,12 @@ class Run:
         return self.made.get("options", {}).get("iteration") == 0
 
     def of_recipe(self, recipe):
-        """The students of a Recipe, by seed."""
-        students = [student for student in self.students if student.recipe == recipe]
-        return sorted(students, key=lambda student: student.seed)
+        """The students of a Recipe, by seed; of those with the same seeds the first."""
+        students = {}
+        for student in self.students:
+            if student.recipe == recipe:
+                students.setdefault((student.seed, student.fkd_seed), student)
+        return sorted(students.values(), key=lambda student: student.seed)
 
 
 def read_run(name, folder, images, work=None):
@@ -124,11 +140,41 @@ def _student(path):
 
 def recipe_of(result):
     """The Recipe that a result.json was made by."""
-    options = result["options"]
+    options, changed = result["options"], result.get("preset_changed", ())
     labels = "soft" if (result.get("identity") or {}).get("labels") else "hard"
     settings = tuple(f"{name} {_words(options.get(name))}"
-                     for name in result.get("preset_changed", ()) if name not in _LEFT_OUT)
-    return Recipe(options["student"], labels, result.get("preset", ""), settings)
+                     for name in changed if name not in _LEFT_OUT)
+    label_settings = tuple(f"{name} {_words(value)}"
+                           for name, value in _label_options(result).items()
+                           if value is not None and name not in (*_FREE, *changed))
+    return Recipe(options["student"], labels, result.get("preset", ""), settings, label_settings)
+
+
+def _label_options(result):
+    """Options of a student's soft labels, of which older ones know crops alone; {} of hard ones."""
+    labels = (result.get("identity") or {}).get("labels")
+    return {"augment": "crop", **labels["options"]} if labels else {}
+
+
+def tell_apart(runs):
+    """{name: Run} whose Recipes say of their labels only what tells them from each other.
+
+    Recipes that are alike but for label_settings lose those that all of them have.
+    """
+    recipes = {student.recipe for run in runs.values() for student in run.students}
+    alike = {}
+    for recipe in recipes:
+        alike.setdefault(replace(recipe, label_settings=()), []).append(set(recipe.label_settings))
+    common = {recipe: set.intersection(*settings) for recipe, settings in alike.items()}
+
+    def short(recipe):
+        same = common[replace(recipe, label_settings=())]
+        return replace(recipe, label_settings=tuple(setting for setting in recipe.label_settings
+                                                    if setting not in same))
+
+    return {name: replace(run, students=tuple(replace(student, recipe=short(student.recipe))
+                                              for student in run.students))
+            for name, run in runs.items()}
 
 
 def _words(value):

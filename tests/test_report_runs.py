@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,12 +49,47 @@ def test_what_a_run_folder_says(run):
     assert content.seconds == 6.5  # two units were made together in 4.5 seconds
     assert content.labels["options"]["teachers"] == ["resnet18"]
 
-    soft = Recipe("resnet18", "soft", "prism", ("epochs 2",))
-    assert str(soft) == "resnet18, soft labels (prism, epochs 2)"
+    soft = Recipe("resnet18", "soft", "prism", ("epochs 2",), ("augment crop",))
+    assert str(replace(soft, label_settings=())) == "resnet18, soft labels (prism, epochs 2)"
     assert [student.seed for student in content.of_recipe(soft)] == [0, 1]
     assert content.of_recipe(soft)[0].tests == ((1, 45.0), (2, 90.0))
     hard = content.of_recipe(Recipe("resnet18", "hard", "prism", ("epochs 2",)))
     assert [(student.top1, student.last) for student in hard] == [(70.0, 69.0)]
+
+
+ONE = {"teachers": ["resnet18"], "label_format": "fp16", "label_top_k": None, "fkd_seed": 42,
+       "augment": "crop", "compile": False}
+
+
+def test_students_of_other_labels_are_of_another_recipe(run):
+    older = {name: value for name, value in ONE.items() if name != "augment"}
+    other = {**ONE, "label_format": "int8", "teachers": ["alexnet"]}
+    for name, seed, labels in (("soft_seed0", 0, ONE), ("soft_seed1", 1, older), ("int8", 0, other),
+                               ("fkd", 0, {**ONE, "fkd_seed": 43, "compile": True}),
+                               ("copy", 0, ONE)):
+        tiny.finished_student(run, name, seed, labels={"options": labels})
+    content = runs.tell_apart({"PRISM": read(run)})["PRISM"]
+    soft, int8 = (Recipe("resnet18", "soft", "prism", ("epochs 2",), settings) for settings in (
+        ("teachers resnet18", "label_format fp16"), ("teachers alexnet", "label_format int8")))
+    assert {student.recipe for student in content.students if student.recipe.labels == "soft"} == {
+        soft, int8}
+    assert str(int8) == ("resnet18, soft labels (prism, epochs 2; labels: teachers alexnet, "
+                         "label_format int8)")
+    # The copy has the seeds of another student, and counts as that one.
+    assert [(student.seed, student.fkd_seed) for student in content.of_recipe(soft)] == [
+        (0, 42), (0, 43), (1, 42)]
+
+
+def test_two_sets_of_one_recipe_are_told_apart_by_their_labels_alone(run, tmp_path):
+    other = tiny.distilled_folder(tmp_path / "lab/other", tmp_path / "train", CLASSES, 3)
+    tiny.finished_student(other, "soft", labels={"options": {**ONE, "teachers": ["alexnet"]}})
+    for seed in (0, 1):
+        tiny.finished_student(run, f"soft_seed{seed}", seed, labels={"options": ONE})
+    both = runs.tell_apart({"A": read(run), "B": read(other)})
+    assert {student.recipe.label_settings for run in both.values() for student in run.students} == {
+        (), ("teachers resnet18",), ("teachers alexnet",)}
+    alone = runs.tell_apart({"A": read(run)})["A"]
+    assert {student.recipe.label_settings for student in alone.students} == {()}
 
 
 def test_the_steps_of_a_run_are_those_of_its_folder_and_of_its_teachers(run):
