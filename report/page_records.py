@@ -99,8 +99,8 @@ def cost_section(page):
             "seconds of the labels": [], "seconds of a student": [], "device of the students": []}
     for run in page.runs.values():
         seconds = [student.result["seconds"] for student in run.students]
-        labelled = [step["seconds"] for step in run.steps.values()
-                    if "relabel.generate_soft_label" in step["command"]]
+        labelled = [step.seconds for step in run.steps
+                    if "relabel.generate_soft_label" in step.command]
         devices = dict.fromkeys(student.result.get("device") for student in run.students)
         cells = (size_words(run.image_bytes),
                  size_words(run.label_bytes) if run.label_bytes else document.NONE,
@@ -120,13 +120,15 @@ def _seconds(value):
 
 def commands_section(page):
     """The recorded commands, each once, with the seconds that they took."""
-    steps = {title: step for run in page.runs.values() for title, step in run.steps.items()}
-    if not steps:
+    recorded = [step for run in page.runs.values() for step in run.steps]
+    if not recorded:
         return Section("Commands", ())
-    steps = dict(sorted(steps.items(), key=lambda item: item[1]["place"]))
-    total = sum(step["seconds"] for step in steps.values())
-    rows = tuple((title, f"{step['seconds']:,.1f}") for title, step in steps.items())
+    files = list(dict.fromkeys(step.file for step in recorded))
+    steps = {}
+    for step in sorted(recorded, key=lambda step: (files.index(step.file), step.place)):
+        steps.setdefault(step.command, step)
+    total = sum(step.seconds for step in steps.values())
+    rows = tuple((step.title, f"{step.seconds:,.1f}") for step in steps.values())
     return Section("Commands", (
-        Code(tuple(step["command"] for step in steps.values())),
-        Fold(f"Seconds of each step, {total:,.0f} together", (
+        Code(tuple(steps)), Fold(f"Seconds of each step, {total:,.0f} together", (
             Table(("step", "seconds"), rows),))))

@@ -61,6 +61,17 @@ class Student:
 
 
 @dataclass(frozen=True)
+class Step:
+    """A timed command. file, place: its timings.json, and its place in it."""
+
+    file: Path
+    place: int
+    title: str
+    command: str
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Run:
     """A set and what its folder keeps; {} and () where there is nothing.
 
@@ -77,7 +88,7 @@ class Run:
     image_bytes: int
     label_bytes: int
     seconds: float | None
-    steps: dict
+    steps: tuple
 
     @property
     def ipc(self):
@@ -112,16 +123,15 @@ def read_run(name, folder, images, work=None):
     labels = read_manifest(files[0], "relabel") if files else {}
     weights = {given["teacher_weights"] for given in (made, labels)
                if given.get("teacher_weights")}
-    steps = {}
-    for place in dict.fromkeys([folder, *work]):
-        steps.update(steps_of(place, weights))
     return Run(
         name, folder, images, made, labels,
         students=tuple(student for place in work for student in read_students(place / "students")),
         image_bytes=sum(path.stat().st_size for path in images.paths),
         label_bytes=sum(file.stat().st_size for path in files[:1]
                         for file in path.parent.glob("*.safetensors")),
-        seconds=image_seconds(folder), steps=steps)
+        seconds=image_seconds(folder),
+        steps=tuple(dict.fromkeys(step for place in [folder, *work]
+                                  for step in steps_of(place, weights))))
 
 
 def read_students(folder):
@@ -209,24 +219,23 @@ def image_seconds(folder):
 
 
 def steps_of(folder, weights=()):
-    """The timed steps that worked on this folder: {title: {"seconds", "command", "place"}}.
+    """The Steps that worked on this folder.
 
     They are in timings.json, in the folder or beside it. weights: folders of its teachers, whose
-    training belongs to it. place: of a step among all.
+    training belongs to it.
     """
     path = next((place / "timings.json" for place in (folder, folder.parent)
                  if (place / "timings.json").exists()), None)
-    steps = read_json(path, "the same command") if path else {}
-    found = {}
-    for place, (title, step) in enumerate(steps.items()):
+    content, steps = read_json(path, "the same command") if path else {}, []
+    for place, (title, step) in enumerate(content.items()):
         try:
             words, seconds = shlex.split(step["command"]), float(step["seconds"])
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise damaged(path, "the same command", error) from None
         trains = "models.pretrain" in words and any(_names(words, Path(w)) for w in weights)
         if trains or _names(words, folder):
-            found[title] = {"seconds": seconds, "command": step["command"], "place": place}
-    return found
+            steps.append(Step(path, place, title, step["command"], seconds))
+    return steps
 
 
 def _names(words, folder):

@@ -6,9 +6,10 @@ import torch
 
 from report import page_records
 from report.document import Code
-from report.runs import Recipe, Run, Student
+from report.runs import Recipe, Run, Step, Student
 from utils.files import write_json
 
+TIMINGS = Path("timings.json")
 RECIPE = Recipe("resnet18", "soft", "prism", ())
 
 
@@ -27,10 +28,9 @@ def student(seconds, device):
 
 
 def run(**changed):
-    steps = {"recover": {"seconds": 3.0, "command": "python -m recover.data_synthesis", "place": 2},
-             "squeeze": {"seconds": 1.5, "command": "python -m models.pretrain", "place": 0},
-             "relabel": {"seconds": 8.0, "command": "python -m relabel.generate_soft_label",
-                         "place": 3}}
+    steps = (Step(TIMINGS, 2, "recover", "python -m recover.data_synthesis", 3.0),
+             Step(TIMINGS, 0, "squeeze", "python -m models.pretrain", 1.5),
+             Step(TIMINGS, 3, "relabel", "python -m relabel.generate_soft_label", 8.0))
     made = {"preset": "sre2l", "preset_changed": ["start"], "versions": {"torch": "2.6"},
             "options": {"start": "real", "iteration": 100, "seed": 4, "classes": None},
             "teachers": {"resnet18": {"top1": 97.0}}}
@@ -73,7 +73,7 @@ def test_a_teachers_record_says_how_good_it_is_on_test_images(tmp_path):
 
 
 def test_what_a_set_costs():
-    cost = rows(page_records.cost_section(page(run(), run(name="B", students=(), steps={},
+    cost = rows(page_records.cost_section(page(run(), run(name="B", students=(), steps=(),
                                                           seconds=None))).blocks[0])
     assert cost == {"images on disk": ["195.6 kB", "195.6 kB"], "labels on disk": ["–", "–"],
                     "seconds of the images": ["44", "–"], "seconds of the labels": ["8.0", "–"],
@@ -87,4 +87,17 @@ def test_commands_come_in_their_order_and_each_once():
         "python -m models.pretrain", "python -m recover.data_synthesis",
         "python -m relabel.generate_soft_label"))
     assert section.blocks[1].title == "Seconds of each step, 12 together"
-    assert page_records.commands_section(page(run(steps={}))).blocks == ()
+    assert page_records.commands_section(page(run(steps=()))).blocks == ()
+
+
+def test_steps_of_two_roots_do_not_replace_each_other():
+    command = "python -m recover.data_synthesis --seed 1"
+    other = Step(Path("other/timings.json"), 1, "recover", command, 30.0)
+    again = Step(other.file, 0, "squeeze", "python -m models.pretrain", 1.5)  # the first root's
+    section = page_records.commands_section(page(run(), run(name="B", steps=(other, again))))
+    assert section.blocks[0].lines == (
+        "python -m models.pretrain", "python -m recover.data_synthesis",
+        "python -m relabel.generate_soft_label", "python -m recover.data_synthesis --seed 1")
+    assert section.blocks[1].title == "Seconds of each step, 42 together"
+    assert section.blocks[1].blocks[0].rows == (
+        ("squeeze", "1.5"), ("recover", "3.0"), ("relabel", "8.0"), ("recover", "30.0"))

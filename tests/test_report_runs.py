@@ -41,6 +41,10 @@ def read(folder):
     return runs.read_run("PRISM", folder, open_distilled(images if images.is_dir() else folder))
 
 
+def titles(content):
+    return [step.title for step in content.steps]
+
+
 def test_what_a_run_folder_says(run):
     content = read(run)
     assert content.ipc == "3"
@@ -93,17 +97,26 @@ def test_two_sets_of_one_recipe_are_told_apart_by_their_labels_alone(run, tmp_pa
 
 
 def test_the_steps_of_a_run_are_those_of_its_folder_and_of_its_teachers(run):
-    assert list(read(run).steps) == ["recover", "soft"]
+    assert titles(read(run)) == ["recover", "soft"]
     manifest = json.loads((run / "images.json").read_text())
     write_json(run / "images.json", {**manifest, "teacher_weights": "/any/lab/teachers"})
-    assert list(read(run).steps) == ["squeeze", "recover", "soft"]
+    assert titles(read(run)) == ["squeeze", "recover", "soft"]
+
+
+def test_steps_of_a_set_and_of_its_work_elsewhere_are_both_there(run, tmp_path):
+    work = tmp_path / "compare/set_prism"
+    steps = {"recover": "python -m recover.data_synthesis --output-dir results/compare/set_prism"}
+    write_json(work.parent / "timings.json", {
+        title: {"seconds": 1.0, "command": command} for title, command in steps.items()})
+    content = runs.read_run("PRISM", run, open_distilled(run / "images"), [work])
+    assert titles(content) == ["recover", "soft", "recover"]
 
 
 def test_a_folder_of_class_folders_says_little(tmp_path):
     tiny.image_folder(tmp_path / "other", CLASSES, 2, (32, 32))
     (tmp_path / "other/a/img_001.JPEG").unlink()
     content = read(tmp_path / "other")
-    assert (content.made, content.labels, content.students, content.steps) == ({}, {}, (), {})
+    assert (content.made, content.labels, content.students, content.steps) == ({}, {}, (), ())
     assert content.seconds is None
     assert content.ipc == "1 to 2"
 
