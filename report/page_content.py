@@ -121,10 +121,9 @@ def open_network(runs, wanted, device):
 def _recorded_teacher(runs):
     """(name, weights) of the primary teacher of the first set whose records name one."""
     for run in runs.values():
-        teachers, weights = run.labels.get("options", {}).get("teachers"), run.labels.get(
-            "teacher_weights")
-        if teachers and weights:
-            return teachers[0], weights
+        for labels in run.labels.values():
+            if labels.options.get("teachers") and labels.options["teacher_weights"]:
+                return labels.options["teachers"][0], labels.options["teacher_weights"]
         name = run.made.get("options", {}).get("primary_teacher")
         if name and run.made.get("teacher_weights"):
             return name, run.made["teacher_weights"]

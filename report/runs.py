@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data.image_set import ImageSet
+from data.labels import LabelStore
 from data.run_folder import read_manifest
 from utils.errors import UserError
 from utils.files import damaged, read_json
@@ -86,7 +87,6 @@ class Run:
     labels: dict
     students: tuple
     image_bytes: int
-    label_bytes: int
     seconds: float | None
     steps: tuple
 
@@ -114,24 +114,34 @@ def read_run(name, folder, images, work=None):
     """The Run of an opened set.
 
     work: folders of its labels and students, where they are not in its own (default: they are).
-    Labels of its own count where these have none.
     """
     work, path = work or [folder], folder / "images.json"
-    files = [file for place in work for file in sorted(place.glob("labels*/labels.json"))]
-    files = files or sorted(folder.glob("labels*/labels.json"))
     made = read_manifest(path, "recover") if path.exists() else {}
-    labels = read_manifest(files[0], "relabel") if files else {}
-    weights = {given["teacher_weights"] for given in (made, labels)
-               if given.get("teacher_weights")}
+    labels = read_labels([*work, folder])
+    weights = {given["teacher_weights"] for given in (made, *(
+        store.options for store in labels.values())) if given.get("teacher_weights")}
     return Run(
         name, folder, images, made, labels,
         students=tuple(student for place in work for student in read_students(place / "students")),
         image_bytes=sum(path.stat().st_size for path in images.paths),
-        label_bytes=sum(file.stat().st_size for path in files[:1]
-                        for file in path.parent.glob("*.safetensors")),
         seconds=image_seconds(folder),
         steps=tuple(dict.fromkeys(step for place in [folder, *work]
                                   for step in steps_of(place, weights))))
+
+
+def read_labels(places):
+    """{name: LabelStore} of the labels folders in some folders.
+
+    Of those of one name and with the same options the first counts: they are repeats.
+    """
+    labels = {}
+    for place in places:
+        for file in sorted(place.glob("labels*/labels.json")):
+            name, store = file.parent.name, LabelStore(file.parent)
+            if name in labels and labels[name].options != store.options:
+                name = f"{place.name}/{name}"
+            labels.setdefault(name, store)
+    return labels
 
 
 def read_students(folder):

@@ -14,7 +14,7 @@ def a_run(name, soft, hard):
     students = [Student(recipe, seed, top1, top1 - 1, (), result)
                 for recipe, values in ((SOFT, soft), (HARD, hard))
                 for seed, top1 in enumerate(values)]
-    return Run(name, None, None, {}, {}, tuple(students), 0, 0, None, ())
+    return Run(name, None, None, {}, {}, tuple(students), 0, None, ())
 
 
 RUNS = {run.name: run for run in (a_run("PRISM", [90.0, 92.0], [80.0, 80.0]),

@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,11 +48,10 @@ def titles(content):
 
 def test_what_a_run_folder_says(run):
     content = read(run)
-    assert content.ipc == "3"
+    assert (content.name, content.ipc) == ("PRISM", "3")
     assert content.image_bytes == sum(p.stat().st_size for p in run.rglob("*.png"))
-    assert content.label_bytes == sum(p.stat().st_size for p in run.rglob("labels/*.safetensors"))
     assert content.seconds == 6.5  # two units were made together in 4.5 seconds
-    assert content.labels["options"]["teachers"] == ["resnet18"]
+    assert content.labels["labels"].options["teachers"] == ["resnet18"]
 
     soft = Recipe("resnet18", "soft", "prism", ("epochs 2",), ("augment crop",))
     assert str(replace(soft, label_settings=())) == "resnet18, soft labels (prism, epochs 2)"
@@ -101,6 +101,20 @@ def test_the_steps_of_a_run_are_those_of_its_folder_and_of_its_teachers(run):
     manifest = json.loads((run / "images.json").read_text())
     write_json(run / "images.json", {**manifest, "teacher_weights": "/any/lab/teachers"})
     assert titles(read(run)) == ["squeeze", "recover", "soft"]
+
+
+def test_all_labels_folders_count_in_the_run_and_in_its_work_elsewhere(run, tmp_path):
+    works = [tmp_path / f"compare/random_seed{seed}" for seed in (0, 1)]
+    for folder in (run / "labels_edc", works[0] / "labels_edc", works[0] / "labels_soft",
+                   works[1] / "labels_soft"):
+        shutil.copytree(run / "labels", folder)
+    manifest = json.loads((run / "labels/labels.json").read_text())
+    manifest["options"]["teachers"] = ["alexnet"]
+    write_json(run / "labels_edc/labels.json", manifest)
+    content = runs.read_run("PRISM", run, open_distilled(run / "images"), works)
+    assert {name: labels.folder for name, labels in content.labels.items()} == {
+        "labels_edc": works[0] / "labels_edc", "labels_soft": works[0] / "labels_soft",
+        "labels": run / "labels", "prism/labels_edc": run / "labels_edc"}
 
 
 def test_steps_of_a_set_and_of_its_work_elsewhere_are_both_there(run, tmp_path):
