@@ -35,15 +35,14 @@ def made_section(page):
 
 
 def method_words(run):
-    """The preset of a set, and how many of its options differ."""
-    if not run.made:
-        return "not known"
+    """The preset of a set, and how many of its options differ; without one the method."""
     if run.is_real:
         return "none: real images"
-    preset, changed = run.made.get("preset") or "no preset", run.made.get("preset_changed")
+    method = run.made.get("preset") or run.made.get("method") or "not known"
+    changed = run.made.get("preset_changed")
     if not changed:
-        return preset
-    return f"{preset}, {len(changed)} option{'s' * (len(changed) > 1)} changed"
+        return method
+    return f"{method}, {len(changed)} option{'s' * (len(changed) > 1)} changed"
 
 
 def _option(manifest, name):

@@ -12,6 +12,7 @@ from utils.errors import UserError
 from utils.files import damaged, read_json
 
 _LEFT_OUT = ("loss_type",)  # of a recipe's settings: said by the kind of its labels
+_MADE = ("noise", "mosaic")  # starts that are no real image as it is
 _FREE = ("fkd_seed", "compile")  # options of labels that make no other recipe
 
 
@@ -98,8 +99,10 @@ class Run:
 
     @property
     def is_real(self):
-        """Whether the images are real ones as they are."""
-        return self.made.get("options", {}).get("iteration") == 0
+        """Whether the images are real training images as they are."""
+        options = self.made.get("options", {})
+        return (options.get("iteration") == 0 and options.get("start") not in _MADE
+                and not self.made.get("identity", {}).get("start_images"))
 
     def of_recipe(self, recipe):
         """The students of a Recipe, by seed; of those with the same seeds the first."""
@@ -115,7 +118,7 @@ def read_run(name, folder, images, work=None):
 
     work: folders of its labels and students, where they are not in its own (default: they are).
     """
-    work, path = work or [folder], folder / "images.json"
+    work, path = work or [folder], images.folder.parent / "images.json"
     made = read_manifest(path, "recover") if path.exists() else {}
     labels = read_labels([*work, folder])
     weights = {given["teacher_weights"] for given in (made, *(

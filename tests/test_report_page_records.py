@@ -68,6 +68,19 @@ def test_how_a_set_was_made():
     assert rows(folds[1].blocks[0]) == {"epochs": ["2"]}  # each seed has its own
 
 
+@pytest.mark.parametrize(("made", "words"), [
+    ({"method": "dap", "options": {"ipc_end": 10}}, "dap"),
+    ({"method": "rded", "options": {"dataset": "imagefolder"}}, "rded"),  # imported
+    ({"method": None, "options": {"dataset": "imagefolder"}}, "not known"),
+    ({"preset": "rded", "options": {"iteration": 0, "start": "mosaic"}}, "rded"),
+    ({"preset": "prism", "options": {"iteration": 0, "start": "real"}}, "none: real images"),
+    ({"preset": "delt", "options": {"iteration": 0, "start": "medium"}}, "none: real images"),
+    ({"preset": "prism", "options": {"iteration": 0, "start": "real"},
+      "identity": {"start_images": "ab"}}, "prism")])
+def test_the_method_is_what_the_record_says(made, words):
+    assert page_records.method_words(run(made=made)) == words
+
+
 def test_a_teachers_record_says_how_good_it_is_on_test_images(tmp_path):
     write_json(tmp_path / "resnet18.json", {"result": {"top1": 98.25}})
     made = {**run().made, "teacher_weights": str(tmp_path)}

@@ -135,6 +135,13 @@ def test_a_folder_of_class_folders_says_little(tmp_path):
     assert content.ipc == "1 to 2"
 
 
+def test_the_record_of_images_is_beside_their_class_folders(run, tmp_path):
+    (tmp_path / "cache").mkdir()
+    (run / "images").rename(tmp_path / "cache/train")  # as a dataset of Hugging Face is kept
+    shutil.copy(run / "images.json", tmp_path / "cache")
+    assert read(tmp_path / "cache/train").made == json.loads((run / "images.json").read_text())
+
+
 @pytest.mark.parametrize(("file", "text", "message"), [
     ("students/hard/result.json", '{"options": {}}', "result.json: damaged .it does not say"),
     ("students/hard/metrics.jsonl", "[", "metrics.jsonl: damaged"),
