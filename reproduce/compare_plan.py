@@ -11,12 +11,14 @@ from relabel.presets import PRESETS as LABEL_PRESETS
 from report.sets import open_sets
 from reproduce.commands import Command
 from reproduce.compare import HARD, WHOLE
+from utils import options
 from utils.errors import UserError
 from validate import rules
 from validate.presets import PRESETS
 
 _HARD = {"loss_type": "ce"}
 _PLAIN = {**_HARD, "augment": "none", "flip_prob": 0.0, "mix_type": "none"}
+_OF_REAL = ("all real", "held-out real")  # rows of the page, beside "random real"
 _DELT = rules.LR_RULES[0]  # whose table of learning rates other protocols with AdamW take too
 
 
@@ -55,8 +57,9 @@ class Plan:
 class Facts:
     """What all commands are told.
 
-    dataset, size, classes: of the real images. recipe, weights, epochs, stem: of the first labels
-    that a set has, {} and None without such.
+    dataset, size, classes: of the real images. recipe, weights, stem: of the first labels that
+    relabel made of a set, {} and None without such; other weights where they were given. epochs: of
+    these labels, else of imported ones, or None.
     """
 
     dataset: str
@@ -74,8 +77,7 @@ def make(folders, o):
     Raises UserError for folders that are no sets of the same classes, and for names that are alike.
     """
     sets = open_sets(folders, workers=1)
-    for network, _ in o.students.students:
-        check_name(network)
+    check_students(o.students.students)
     facts = read_facts(folders, sets, o)
     check_folders(facts, o)
 
@@ -83,6 +85,8 @@ def make(folders, o):
     seeds = tuple(dict.fromkeys(o.students.seeds))
     for name, images in sets.items():
         place = Place(name, images.folder, out / f"set_{_slug(name)}", folders[name], seeds)
+        if name in _OF_REAL or name.startswith("random real"):
+            raise UserError(f"{name}: the page calls real images so. Give the set another name.")
         if place.work in [other.work for other in places]:
             raise UserError(f"{name}: another set's name differs from it in signs alone. Name each "
                             "set differently.")
@@ -102,12 +106,26 @@ def make(folders, o):
 
     real = None
     if o.students.real_top1 == WHOLE:
+        if "hard" not in o.students.protocol:
+            raise UserError(f"--real-top1 {WHOLE}: found --protocol "
+                            f"{' '.join(o.students.protocol)}, expected hard among them. Add it, "
+                            "or leave --real-top1 out.")
         real = Place("all real", out / "all_real/images", out / "all_real", None, seeds)
         most = max(len(indices) for indices in open_train(facts, o).by_class)
         draw = draw_real(real, {"ipc_end": most, "allow_short_classes": True}, facts, o)
         graph[draw] = ()
         add_students(graph, real, (draw,), facts, o, only=("hard",))
     return Plan(graph, tuple(places), random, real, folders)
+
+
+def check_students(students):
+    """Raise UserError for (network, rate) pairs of unknown networks, or of one with two rates."""
+    rates = {}
+    for network, rate in students:
+        check_name(network)
+        if rates.setdefault(network, rate) != rate:
+            raise UserError(f"{network}: found two learning rates in --students, expected one per "
+                            "network. Compare each rate into another --output-dir.")
 
 
 def random_place(name, out, ipc, seed):
@@ -124,8 +142,10 @@ def read_facts(folders, sets, o):
     """The Facts, from the sets' records and from the options."""
     made = [manifest for manifest in (_manifest(folder / "images.json", "recover")
                                       for folder in folders.values()) if manifest]
-    labels = next(filter(None, (_manifest(folder / "labels/labels.json", "relabel")
-                                for folder in folders.values())), {})
+    labelled = [manifest for manifest in (_manifest(folder / "labels/labels.json", "relabel")
+                                          for folder in folders.values()) if manifest]
+    relabelled = [manifest for manifest in labelled if not is_imported(manifest)]
+    labels = next(iter(relabelled), {})
     first = next(iter(sets.values()))
     known = [images.dataset for images in sets.values() if images.dataset != "imagefolder"]
     dataset = o.real.dataset or next(iter(known), "imagefolder")
@@ -138,8 +158,21 @@ def read_facts(folders, sets, o):
     recipe = {name: value for name, value in labels.get("options", {}).items()
               if name not in ("image_size", "label_format", "label_top_k", "compile")
               and value is not None}
-    return Facts(dataset, first.image_size, chosen, recipe, labels.get("teacher_weights"),
-                 labels.get("asked", (0, None))[1], labels.get("stem"))
+    weights = o.labels.teacher_weights or labels.get("teacher_weights")
+    epochs = next((manifest["asked"][1] for manifest in [*relabelled, *labelled]), None)
+    return Facts(dataset, first.image_size, chosen, recipe, _same_words(weights), epochs,
+                 labels.get("stem"))
+
+
+def is_imported(manifest):
+    """Whether labels.json describes another tool's labels, whose recipe is not known."""
+    return manifest.get("store") == "imported"
+
+
+def _same_words(weights):
+    """--teacher-weights as labels.json records it: a folder's absolute path, or a name."""
+    path = weights and options.path(str(weights))
+    return str(path) if path and path.is_dir() else weights
 
 
 def _manifest(path, made_by):
@@ -211,23 +244,35 @@ def soft_labels(place, protocol, facts, o):
     """({"fkd_path": folder}, the Command that fills it, or None where the set's own will do)."""
     recipe = facts.recipe if protocol == "soft" else {"preset": protocol}
     epochs = epochs_of(protocol, facts, o)
-    own = place.own and place.own / "labels"
-    weights = o.labels.teacher_weights or facts.weights
-    if protocol == "soft" and own and o.labels.teachers is None and recipe:
-        manifest = _manifest(own / "labels.json", "relabel") or {}
-        stored = manifest.get("options", {})
-        same = all(stored.get(name) == value for name, value in recipe.items())
-        if same and manifest.get("asked", (0, 0))[1] >= epochs and (
-                manifest.get("teacher_weights") == weights):
-            return {"fkd_path": own}, None
+    if protocol == "soft" and o.labels.teachers is None and own_labels_serve(place, epochs, facts):
+        return {"fkd_path": place.own / "labels"}, None
 
     folder = place.work / f"labels_{protocol}"
     values = {"flip_prob": flip_probability(facts.dataset), **recipe,
-              **_given(teachers=o.labels.teachers, teacher_weights=weights,
+              **_given(teachers=o.labels.teachers, teacher_weights=facts.weights,
                        val_dir=test_dir(facts, o)), "epochs": epochs, "train_dir": place.images,
               "fkd_path": folder, "label_store": o.labels.label_store, **_run(place, o)}
     title = f"relabel: {place.work.name}/{folder.name}"
     return {"fkd_path": folder}, Command("relabel", folder, title, values)
+
+
+def own_labels_serve(place, epochs, facts):
+    """Whether a set has labels of its own by the recipe of all, or another tool's.
+
+    Raises UserError for labels of another tool that have fewer epochs.
+    """
+    manifest = place.own and _manifest(place.own / "labels/labels.json", "relabel")
+    if not manifest:
+        return False
+    enough = manifest["asked"][1] >= epochs
+    if is_imported(manifest):
+        if not enough:
+            raise UserError(f"{place.name}: its labels were imported and have "
+                            f"{manifest['asked'][1]} epochs, expected {epochs}. Give --epochs, or "
+                            "--teachers to label all sets anew.")
+        return True
+    same = all(manifest["options"].get(name) == value for name, value in facts.recipe.items())
+    return enough and same and manifest.get("teacher_weights") == facts.weights
 
 
 def epochs_of(protocol, facts, o):
@@ -258,7 +303,7 @@ def student_command(place, protocol, who, labels, facts, o):
     if PRESETS.get(protocol, {}).get("labels") == "teacher":
         teachers = o.labels.teachers or facts.recipe.get("teachers")
         values |= _given(teachers=teachers and teachers[:1],
-                         teacher_weights=o.labels.teacher_weights or facts.weights,
+                         teacher_weights=facts.weights,
                          flip_prob=flip_probability(facts.dataset))
     if rate is None:
         values |= preset_rate(protocol, network)

@@ -4,14 +4,7 @@ picture."""
 import csv
 import statistics
 
-from report.verdicts import (
-    FAILS,
-    HOLDS,
-    UNSURE,
-    judge,
-    shared_deviation,
-    standard_error,
-)
+from report.verdicts import FAILS, HOLDS, UNSURE, standard_error, verdict
 from utils.files import write_bytes, written_whole
 from utils.plots import save_figure
 from utils.progress import size_words
@@ -55,11 +48,12 @@ def write_report(laboratory, measured, folder):
 
 def sizes_words(lines):
     """"IPC 10, 100 steps, 50 epochs, 3 seeds of images, labels and student"."""
-    ipc, steps, epochs, seeds = (sorted({line[name] for line in lines})
-                                 for name in ("ipc", "iteration", "epochs", "seed"))
-    ipc, steps, epochs = (" or ".join(map(str, values)) for values in (ipc, steps, epochs))
-    return (f"IPC {ipc}, {steps} steps, {epochs} epochs, "
-            f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'} of images, labels and student")
+    numbers = {name: sorted({line[name] for line in lines if line[name]})
+               for name in ("ipc", "iteration", "epochs")}
+    ipc, steps, epochs = (" or ".join(map(str, values)) for values in numbers.values())
+    seeds = len({line["seed"] for line in lines})
+    return (f"IPC {ipc}, {f'{steps} steps, ' if steps else ''}{epochs} epochs, "
+            f"{seeds} seed{'' if seeds == 1 else 's'} of images, labels and student")
 
 
 def markdown(laboratory, name, lines):
@@ -157,52 +151,38 @@ def _mean(lines, column, digits):
 
 
 def verdict_lines(laboratory, part, values):
-    """How many of the paper's orderings hold, and a line for each. values: {row: top-1 per seed}.
-
-    Spreads over seeds are compared and shared among the rows of one student.
-    """
-    judged, tests = [], {}  # tests: {words for the test: the students it is made for}
-    students = _students(part.table, values) or (None,)
-    for word in students:
-        own = {row: numbers for row, numbers in values.items()
-               if part.table.cell(row).words.get("student") == word}
-        mark = f" ({word} labels)" if len(students) > 1 else ""
-        claims = judge(part.table.claims, own, {cell.name: cell.paper for cell in part.table.cells},
-                       {cell.name: _label(cell) for cell in part.table.cells})
-        judged += [(mark, *one) for one in claims]
-        if claims:
-            tests.setdefault(_test_words(shared_deviation(list(own.values()))), []).append(word)
+    """How many of the orderings hold, and a line for each. values: {row: top-1 per seed}."""
+    judged = [(claim, verdict(values[claim.higher], values[claim.lower]))
+              for claim in part.table.claims if claim.higher in values and claim.lower in values]
     if not judged:
         return ["The paper has no ordering of these rows."]
 
     counts = ", ".join(
-        f"{sum(v.word == word for *_, v in judged)} {plural}"
+        f"{sum(v.word == word for _, v in judged)} {plural}"
         for word, plural in ((HOLDS, "hold"), (FAILS, "do not hold"), (UNSURE, "cannot be told")))
     head = f"Of {len(judged)} orderings: {counts}"
     if max(len(numbers) for numbers in values.values()) == 1:
         head += " (one seed tells nothing)."
     else:
-        how = "; ".join(test if len(tests) == 1 else f"with {words[0]} labels {test}"
-                        for test, words in tests.items())
         head += (
-            f". A difference counts where a t-test at 5 % says so: {how}. The errors leave out "
-            f"what the choice of {laboratory.test_images} and of one set of teachers adds, and by "
-            "chance alone about one ordering in twenty would seem clear.")
-    return [head, "", *(_verdict_line(*one) for one in judged)]
+            ". A difference counts where a paired t-test over seeds says so at 5 %, because the "
+            "rows share what a seed draws. The errors leave out what the choice of "
+            f"{laboratory.test_images} and of one set of teachers adds, and by chance alone about "
+            "one ordering in twenty would seem clear.")
+    several = len(_students(part.table, values)) > 1
+    cell = part.table.cell
+    return [head, "", *(_verdict_line(cell(claim.higher), cell(claim.lower), v, several)
+                        for claim, v in judged)]
 
 
-def _test_words(shared):
-    if shared is None:
-        return "Welch's, since the rows' spreads differ"
-    return (f"Student's, with one run's standard deviation over seeds from all rows, "
-            f"{shared.deviation:.1f} points")
-
-
-def _verdict_line(mark, words, verdict):
+def _verdict_line(higher, lower, verdict, several):
+    """higher, lower: cells. several: whether the table has several students."""
+    mark = f" ({higher.words['student']} labels)" if several else ""
     error = "" if verdict.error is None else f" ± {verdict.error:.1f}"
     chance = "" if verdict.p is None else f", p {_chance(verdict.p)}"
-    paper = "" if words["paper"] is None else f"the paper {words['paper']:+.1f}, "
-    return (f"- {verdict.word}{mark}: {words['higher']} above {words['lower']} ({paper}"
+    paper = ("" if None in (higher.paper, lower.paper) else
+             f"the paper {higher.paper - lower.paper:+.1f}, ")
+    return (f"- {verdict.word}{mark}: {_label(higher)} above {_label(lower)} ({paper}"
             f"here {verdict.difference:+.1f}{error}{chance})")
 
 

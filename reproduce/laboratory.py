@@ -134,19 +134,28 @@ def measure(part, sizes):
     images = ImageMeasures(sizes) if part.measures_images else None
     lines = []
     for cell in part.cells:
+        steps = image_steps(cell, sizes)
         for seed in sizes.seeds:
             folder = commands.student_folder(cell, sizes, seed)
             result = read_json(folder / "result.json", "the same command")
             run_folder = commands.run_folder(cell, sizes, seed)
             lines.append({
                 "row": cell.name, "seed": seed, "ipc": sizes.ipc or cell.ipc,
-                "iteration": sizes.iteration, "epochs": result["options"]["epochs"],
+                "iteration": steps, "epochs": result["options"]["epochs"],
                 "best_top1": round(result["best"]["top1"], 2),
                 "last_top1": round(result["last"]["top1"], 2),
                 **(images.of(run_folder) if images else {}),
                 **(label_bytes(commands.labels_folder(cell, sizes, seed))
                    if part.measures_labels else {})})
     return lines
+
+
+def image_steps(cell, sizes):
+    """Steps of a cell's images: 0 for real ones, None for samples of a diffusion model."""
+    folder = commands.run_folder(cell, sizes, sizes.seeds[0])
+    made = next(command for command in commands.cell_commands(cell, sizes)
+                if command.folder == folder)
+    return made.resolved().get("iteration")
 
 
 def label_bytes(folder):

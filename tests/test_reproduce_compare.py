@@ -89,6 +89,44 @@ def test_a_sets_own_labels_serve_where_they_are_the_recipe(root):
     assert (student.options["epochs"], student.options["stem"]) == (6, "small")
 
 
+def soft_plan(root, *more):
+    sets, o = compare.parse([f"A={root / 'run'}", f"B={root / 'other'}", "--protocol", "soft",
+                             "--output-dir", str(root / "out"), "--seeds", "0", *more])
+    return compare_plan.make(dict(sets), o)
+
+
+def test_own_labels_serve_however_the_folder_of_weights_is_written(root, monkeypatch):
+    write_json(root / "run/labels/labels.json", {
+        "options": {"teachers": [NET]}, "asked": [0, 6], "identity": {},
+        "teacher_weights": str(root / "teachers")})
+    monkeypatch.setenv("CALLER_DIR", str(root))
+    for words in ("teachers", f"{root / 'teachers'}/"):
+        plan = soft_plan(root, "--teacher-weights", words)
+        assert "relabel: set_A/labels_soft" not in commands(plan)
+        assert all(command.options["teacher_weights"] == str(root / "teachers")
+                   for command in plan.graph if command.stage == "relabel")
+    assert "relabel: set_A/labels_soft" in commands(soft_plan(root, "--teacher-weights", "."))
+
+
+def test_labels_of_another_tool_serve_their_set_alone(root):
+    write_json(root / "run/labels/labels.json", {
+        "options": {"teachers": [], "ensemble": None, "batch_size": 7, "source": "FKD files"},
+        "store": "imported", "asked": [0, 6], "identity": {}, "teacher_weights": None})
+    plan = soft_plan(root)
+    student, *others = plan.graph
+    assert (student.options["fkd_path"], student.options["epochs"]) == (root / "run/labels", 6)
+    relabels = [command for command in others if command.stage == "relabel"]
+    assert len(relabels) == 2
+    for command in relabels:  # their recipe is unknown, so the others have relabel's defaults
+        assert not {"teachers", "source", "batch_size"} & set(command.options)
+        command.parsed()
+
+    assert len([c for c in soft_plan(root, "--teachers", NET).graph if c.stage == "relabel"]) == 3
+    with pytest.raises(UserError, match="A: its labels were imported and have 6 epochs, expected"
+                                        " 7. Give --epochs, or --teachers"):
+        soft_plan(root, "--epochs", "7")
+
+
 @pytest.mark.parametrize(("protocol", "network", "stage", "options"), [
     ("plain", NET, "validate", {"loss_type": "ce", "augment": "none", "mix_type": "none"}),
     ("soft", "mobilenet_v2", "validate", {"lr": 2.5e-3}),
@@ -123,6 +161,8 @@ def test_all_real_images_get_students_with_hard_labels(root):
     (["--protocol", "sreel"], "invalid choice: 'sreel'"),
     (["--students", "resnet81"], "resnet81"),
     (["--students", "resnet18@fast"], "found 'fast', expected a number"),
+    (["--students", "resnet18", "resnet18@0.01"], "resnet18: found two learning rates in"),
+    (["--real-top1", "train", "--protocol", "soft"], "found --protocol soft, expected hard among"),
     (["--real-top1", "567"], "found '567', expected per cent, or train")])
 def test_what_cannot_be_meant(root, argv, message):
     with pytest.raises(UserError, match=message):
@@ -132,6 +172,13 @@ def test_what_cannot_be_meant(root, argv, message):
 def test_names_that_give_one_folder_are_refused(root):
     sets, o = compare.parse(["a b=" + str(root / "run"), "a_b=" + str(root / "other")])
     with pytest.raises(UserError, match="a_b: another set's name differs from it in signs alone"):
+        compare_plan.make(dict(sets), o)
+
+
+@pytest.mark.parametrize("name", ["random real", "all real"])
+def test_names_of_real_images_are_refused(root, name):
+    sets, o = compare.parse([f"{name}={root / 'run'}"])
+    with pytest.raises(UserError, match=f"{name}: the page calls real images so"):
         compare_plan.make(dict(sets), o)
 
 

@@ -141,6 +141,17 @@ def test_commands_of_fashion_mnist(name):
             if command.stage in commands.STUDENTS} == {"/data"}
 
 
+def test_a_line_has_the_steps_of_its_images():
+    lab, _, run = laboratory.parse(FASHION)
+    steps = {cell.name: laboratory.image_steps(cell, laboratory.lab_sizes(lab, run, part))
+             for part in lab.parts.values() for cell in part.cells}
+    assert {name: steps[name] for name in (
+        "random soft", "rded soft", "prism soft", "gvbsm-steps-times-4 hard", "dap soft",
+        "dap-prism soft")} == {
+        "random soft": 0, "rded soft": 0, "prism soft": 200, "gvbsm-steps-times-4 hard": 800,
+        "dap soft": None, "dap-prism soft": 200}
+
+
 def test_parts_agree_on_what_they_share():
     shared = {}
     for name in laboratory.LABORATORIES["fashion_mnist"].parts:
