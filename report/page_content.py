@@ -13,7 +13,7 @@ from report.page_diversity import diversity_section
 from report.page_images import images_section
 from report.page_records import commands_section, cost_section, made_section
 from report.page_students import curves_section, students_csv, students_section
-from report.runs import read_run
+from report.runs import read_run, tell_apart
 from report.sets import choose_classes, class_names, open_sets
 from utils import distributed, options
 from utils.errors import UserError
@@ -81,7 +81,7 @@ class Contents:
         """The recipes of all students, in order."""
         return sorted({student.recipe for run in self.runs.values() for student in run.students},
                       key=lambda r: (r.network, r.labels != "soft", r.protocol,
-                                     len(r.settings), r.settings))
+                                     len(r.settings), r.settings, r.label_settings))
 
 
 def read_page(folders, o, work):
@@ -89,8 +89,8 @@ def read_page(folders, o, work):
     distributed.set_threads(o.run.threads)
     device = distributed.choose_device(o.run.device)
     sets = open_sets(folders, o.run.workers)
-    runs = {name: read_run(name, folders[name], images, work.get(name))
-            for name, images in sets.items()}
+    runs = tell_apart({name: read_run(name, folders[name], images, work.get(name))
+                       for name, images in sets.items()})
     names = class_names(sets)
     network, why = open_network(runs, o.features, device)
     shown = choose_classes(o.classes.classes, names, MOST_SHOWN)
@@ -121,10 +121,9 @@ def open_network(runs, wanted, device):
 def _recorded_teacher(runs):
     """(name, weights) of the primary teacher of the first set whose records name one."""
     for run in runs.values():
-        teachers, weights = run.labels.get("options", {}).get("teachers"), run.labels.get(
-            "teacher_weights")
-        if teachers and weights:
-            return teachers[0], weights
+        for labels in run.labels.values():
+            if labels.options.get("teachers") and labels.options["teacher_weights"]:
+                return labels.options["teachers"][0], labels.options["teacher_weights"]
         name = run.made.get("options", {}).get("primary_teacher")
         if name and run.made.get("teacher_weights"):
             return name, run.made["teacher_weights"]

@@ -56,9 +56,11 @@ def measured_words(runs, recipes):
                     if "eval_every" in result["options"]})
     tests = f" every {' or '.join(map(str, every))} epochs" if every else ""
     digits = any(result["options"].get("dataset") == "digits" for result in results)
-    most = max(len(run.of_recipe(recipe)) for run in runs.values() for recipe in recipes)
+    rows = [run.of_recipe(recipe) for run in runs.values() for recipe in recipes]
+    most, labels = max(map(len, rows)), any(len({s.fkd_seed for s in row}) > 1 for row in rows)
     seeds = ("one student each, whose spread over seeds is not known" if most == 1 else
-             f"mean ± standard deviation over {most} seeds of the student")
+             f"mean ± standard deviation over {most} seeds of the student"
+             f"{' and of its labels' if labels else ''}")
     soft = ("Soft labels come from the teachers, hard labels are the class alone. "
             if len({recipe.labels for recipe in recipes}) > 1 else "")
     bold = "Bold: the best, and what cannot be told from it. " * (len(runs) > 1)
@@ -127,7 +129,8 @@ def students_csv(runs):
         for student in run.students:
             recipe, result = student.recipe, student.result
             writer.writerow([run.name, len(run.images), recipe.network, recipe.labels,
-                             recipe.protocol, "; ".join(recipe.settings), student.seed,
+                             recipe.protocol,
+                             "; ".join([*recipe.settings, *recipe.label_settings]), student.seed,
                              round(student.top1, 2), round(student.last, 2),
                              *(result.get(name) for name in ("test_images", "seconds", "device"))])
     return text.getvalue()

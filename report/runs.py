@@ -2,28 +2,33 @@
 
 import json
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data.image_set import ImageSet
+from data.labels import LabelStore
 from data.run_folder import read_manifest
 from utils.errors import UserError
 from utils.files import damaged, read_json
 
 _LEFT_OUT = ("loss_type",)  # of a recipe's settings: said by the kind of its labels
+_MADE = ("noise", "mosaic")  # starts that are no real image as it is
+_FREE = ("fkd_seed", "compile")  # options of labels that make no other recipe
 
 
 @dataclass(frozen=True, order=True)
 class Recipe:
-    """How a student was trained, but for its seed.
+    """How a student was trained, but for its seeds.
 
     labels: "soft" or "hard". protocol: the preset. settings: "name value" where it departs from it.
+    label_settings: likewise, of how its soft labels were made.
     """
 
     network: str
     labels: str
     protocol: str
     settings: tuple
+    label_settings: tuple = ()
 
     @property
     def short(self):
@@ -32,12 +37,17 @@ class Recipe:
 
     def __str__(self):
         settings = f", {', '.join(self.settings)}" if self.settings else ""
-        return f"{self.short} ({self.protocol}{settings})"
+        labels = f"; labels: {', '.join(self.label_settings)}" if self.label_settings else ""
+        return f"{self.short} ({self.protocol}{settings}{labels})"
 
 
 @dataclass(frozen=True)
 class Student:
-    """A finished student. top1, last: in per cent, best test and last. tests: (epoch, top-1)."""
+    """A finished student.
+
+    top1, last: in per cent, best test and last. tests: (epoch, top-1). seed, fkd_seed: its own and
+    that of its soft labels.
+    """
 
     recipe: Recipe
     seed: int
@@ -45,6 +55,22 @@ class Student:
     last: float
     tests: tuple
     result: dict
+
+    @property
+    def fkd_seed(self):
+        """None without soft labels of relabel."""
+        return _label_options(self.result).get("fkd_seed")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A timed command. file, place: its timings.json, and its place in it."""
+
+    file: Path
+    place: int
+    title: str
+    command: str
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -62,9 +88,8 @@ class Run:
     labels: dict
     students: tuple
     image_bytes: int
-    label_bytes: int
     seconds: float | None
-    steps: dict
+    steps: tuple
 
     @property
     def ipc(self):
@@ -74,38 +99,52 @@ class Run:
 
     @property
     def is_real(self):
-        """Whether the images are real ones as they are."""
-        return self.made.get("options", {}).get("iteration") == 0
+        """Whether the images are real training images as they are."""
+        options = self.made.get("options", {})
+        return (options.get("iteration") == 0 and options.get("start") not in _MADE
+                and not self.made.get("identity", {}).get("start_images"))
 
     def of_recipe(self, recipe):
-        """The students of a Recipe, by seed."""
-        students = [student for student in self.students if student.recipe == recipe]
-        return sorted(students, key=lambda student: student.seed)
+        """The students of a Recipe, by seed; of those with the same seeds the first."""
+        students = {}
+        for student in self.students:
+            if student.recipe == recipe:
+                students.setdefault((student.seed, student.fkd_seed), student)
+        return sorted(students.values(), key=lambda student: student.seed)
 
 
 def read_run(name, folder, images, work=None):
     """The Run of an opened set.
 
     work: folders of its labels and students, where they are not in its own (default: they are).
-    Labels of its own count where these have none.
     """
-    work, path = work or [folder], folder / "images.json"
-    files = [file for place in work for file in sorted(place.glob("labels*/labels.json"))]
-    files = files or sorted(folder.glob("labels*/labels.json"))
+    work, path = work or [folder], images.folder.parent / "images.json"
     made = read_manifest(path, "recover") if path.exists() else {}
-    labels = read_manifest(files[0], "relabel") if files else {}
-    weights = {given["teacher_weights"] for given in (made, labels)
-               if given.get("teacher_weights")}
-    steps = {}
-    for place in dict.fromkeys([folder, *work]):
-        steps.update(steps_of(place, weights))
+    labels = read_labels([*work, folder])
+    weights = {given["teacher_weights"] for given in (made, *(
+        store.options for store in labels.values())) if given.get("teacher_weights")}
     return Run(
         name, folder, images, made, labels,
         students=tuple(student for place in work for student in read_students(place / "students")),
         image_bytes=sum(path.stat().st_size for path in images.paths),
-        label_bytes=sum(file.stat().st_size for path in files[:1]
-                        for file in path.parent.glob("*.safetensors")),
-        seconds=image_seconds(folder), steps=steps)
+        seconds=image_seconds(folder),
+        steps=tuple(dict.fromkeys(step for place in [folder, *work]
+                                  for step in steps_of(place, weights))))
+
+
+def read_labels(places):
+    """{name: LabelStore} of the labels folders in some folders.
+
+    Of those of one name and with the same options the first counts: they are repeats.
+    """
+    labels = {}
+    for place in places:
+        for file in sorted(place.glob("labels*/labels.json")):
+            name, store = file.parent.name, LabelStore(file.parent)
+            if name in labels and labels[name].options != store.options:
+                name = f"{place.name}/{name}"
+            labels.setdefault(name, store)
+    return labels
 
 
 def read_students(folder):
@@ -124,11 +163,41 @@ def _student(path):
 
 def recipe_of(result):
     """The Recipe that a result.json was made by."""
-    options = result["options"]
+    options, changed = result["options"], result.get("preset_changed", ())
     labels = "soft" if (result.get("identity") or {}).get("labels") else "hard"
     settings = tuple(f"{name} {_words(options.get(name))}"
-                     for name in result.get("preset_changed", ()) if name not in _LEFT_OUT)
-    return Recipe(options["student"], labels, result.get("preset", ""), settings)
+                     for name in changed if name not in _LEFT_OUT)
+    label_settings = tuple(f"{name} {_words(value)}"
+                           for name, value in _label_options(result).items()
+                           if value is not None and name not in (*_FREE, *changed))
+    return Recipe(options["student"], labels, result.get("preset", ""), settings, label_settings)
+
+
+def _label_options(result):
+    """Options of a student's soft labels, of which older ones know crops alone; {} of hard ones."""
+    labels = (result.get("identity") or {}).get("labels")
+    return {"augment": "crop", **labels["options"]} if labels else {}
+
+
+def tell_apart(runs):
+    """{name: Run} whose Recipes say of their labels only what tells them from each other.
+
+    Recipes that are alike but for label_settings lose those that all of them have.
+    """
+    recipes = {student.recipe for run in runs.values() for student in run.students}
+    alike = {}
+    for recipe in recipes:
+        alike.setdefault(replace(recipe, label_settings=()), []).append(set(recipe.label_settings))
+    common = {recipe: set.intersection(*settings) for recipe, settings in alike.items()}
+
+    def short(recipe):
+        same = common[replace(recipe, label_settings=())]
+        return replace(recipe, label_settings=tuple(setting for setting in recipe.label_settings
+                                                    if setting not in same))
+
+    return {name: replace(run, students=tuple(replace(student, recipe=short(student.recipe))
+                                              for student in run.students))
+            for name, run in runs.items()}
 
 
 def _words(value):
@@ -163,24 +232,23 @@ def image_seconds(folder):
 
 
 def steps_of(folder, weights=()):
-    """The timed steps that worked on this folder: {title: {"seconds", "command", "place"}}.
+    """The Steps that worked on this folder.
 
     They are in timings.json, in the folder or beside it. weights: folders of its teachers, whose
-    training belongs to it. place: of a step among all.
+    training belongs to it.
     """
     path = next((place / "timings.json" for place in (folder, folder.parent)
                  if (place / "timings.json").exists()), None)
-    steps = read_json(path, "the same command") if path else {}
-    found = {}
-    for place, (title, step) in enumerate(steps.items()):
+    content, steps = read_json(path, "the same command") if path else {}, []
+    for place, (title, step) in enumerate(content.items()):
         try:
             words, seconds = shlex.split(step["command"]), float(step["seconds"])
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise damaged(path, "the same command", error) from None
         trains = "models.pretrain" in words and any(_names(words, Path(w)) for w in weights)
         if trains or _names(words, folder):
-            found[title] = {"seconds": seconds, "command": step["command"], "place": place}
-    return found
+            steps.append(Step(path, place, title, step["command"], seconds))
+    return steps
 
 
 def _names(words, folder):

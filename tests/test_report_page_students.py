@@ -14,7 +14,7 @@ def a_run(name, soft, hard):
     students = [Student(recipe, seed, top1, top1 - 1, (), result)
                 for recipe, values in ((SOFT, soft), (HARD, hard))
                 for seed, top1 in enumerate(values)]
-    return Run(name, None, None, {}, {}, tuple(students), 0, 0, None, {})
+    return Run(name, None, None, {}, {}, tuple(students), 0, None, ())
 
 
 RUNS = {run.name: run for run in (a_run("PRISM", [90.0, 92.0], [80.0, 80.0]),
@@ -73,3 +73,13 @@ def test_words_of_the_numbers_are_those_of_the_results():
     assert words.startswith("Top-1 is the best of the tests every 10 epochs on 500 real images")
     assert "over 2 seeds of the student" in words
     assert "looking at them" not in words
+
+
+def test_seeds_of_labels_are_named_where_they_differ():
+    students = [replace(student, result={**student.result, "identity": {
+        "labels": {"options": {"fkd_seed": 42 + i}}}})
+        for i, student in enumerate(RUNS["PRISM"].of_recipe(SOFT))]
+    runs = {"PRISM": replace(RUNS["PRISM"], students=tuple(students))}
+    assert "of its labels" not in page_students.measured_words(RUNS, [SOFT])
+    assert "over 2 seeds of the student and of its labels." in page_students.measured_words(
+        runs, [SOFT])
