@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from data.names import DATASETS
+from data.names import DATASETS, numbered
 from utils import options
 from utils.distributed import print0
 from utils.errors import UserError
@@ -108,10 +108,7 @@ class Rows:
     @property
     def folders(self):
         """Names of class folders that sort in the order of the classes."""
-        if self.numbered:
-            digits = max(3, len(str(len(self.classes) - 1)))
-            return [f"new{i:0{digits}d}" for i in range(len(self.classes))]
-        return folder_names(self.classes)
+        return numbered(len(self.classes)) if self.numbered else folder_names(self.classes)
 
 
 def folder_names(classes):

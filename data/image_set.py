@@ -27,11 +27,14 @@ from data.class_folders import class_folders
 from data.images import decode, sized, to_tensor
 from data.names import (
     DATASETS,
+    counts_up,
     crop_rule,
     default_image_size,
     has_flips,
     is_numbered,
     is_wnids,
+    numbers,
+    numbers_advice,
 )
 from data.run_folder import read_manifest
 from utils.distributed import print0
@@ -131,14 +134,16 @@ class ImageSet:
 
     dataset: one of DATASETS. classes: names in head order. labels: int64 tensor [N], index into
     classes. image_size: side S in pixels. source: Files or Arrays. workers: threads that decode.
-    flips: whether mirroring an image keeps its class. folder, paths, crop: of images that are files
-    (see Files), None of those in memory.
+    numbered: whether these names are only numbers of folders. flips: whether mirroring an image
+    keeps its class. folder, paths, crop: of images that are files (see Files), None of those in
+    memory.
     """
 
-    def __init__(self, dataset, classes, labels, image_size, source, workers=4):
+    def __init__(self, dataset, classes, labels, image_size, source, workers=4, numbered=False):
         self.dataset, self.classes, self.image_size = dataset, list(classes), image_size
         self.labels = torch.as_tensor(np.asarray(labels, dtype=np.int64))
         self.source, self.workers = source, max(1, workers)
+        self.numbered = numbered or is_numbered(self.classes)
         self.flips = has_flips(dataset)
         self.folder, self.paths, self.crop = source.folder, source.paths, source.crop
 
@@ -177,7 +182,7 @@ class ImageSet:
     @property
     def known_classes(self):
         """Class names in head order, or None where folders are only numbered (new000 ...)."""
-        return None if is_numbered(self.classes) else self.classes
+        return None if self.numbered else self.classes
 
     # Many images
 
@@ -261,10 +266,11 @@ class ImageSet:
     def ordered_as(self, classes):
         """These images with their labels in another order of the same classes.
 
-        Class folders that are only numbered are taken to be in that order. Raises UserError when
-        the classes differ.
+        Class folders that are only numbered are taken to be in that order, unless their numbers are
+        the classes' names. Raises UserError when the classes differ.
         """
-        names = self.known_classes or list(classes)
+        known = not self.numbered or sorted(self.classes) == sorted(classes)
+        names = self.classes if known else list(classes)
         if sorted(names) != sorted(classes) or len(self.classes) != len(classes):
             raise UserError(f"{self.folder}: has {len(self.classes)} classes "
                             f"({', '.join(self.classes[:3])}, ...), the training images have "
@@ -273,6 +279,7 @@ class ImageSet:
         other = copy.copy(self)
         place = torch.tensor([list(classes).index(name) for name in names])
         other.labels, other.classes = place[self.labels], list(classes)
+        other.numbered = is_numbered(classes)
         for name in ("by_class", "identity"):
             other.__dict__.pop(name, None)
         return other
@@ -363,14 +370,37 @@ def open_test(images, root, dataset=None, workers=4, crop="auto"):
         raise UserError(f"{root}: has {len(test.classes)} class folders, the distilled images in "
                         f"{images.folder} have {len(images.classes)}. Give the validation folder "
                         "of the data that was distilled.")
+    check_order(images, test)
     return test
+
+
+def check_order(images, named):
+    """Hold class folders that are only numbered against an ImageSet that names as many classes.
+
+    Prints which classes they are taken to be. Raises UserError where another order is as likely:
+    the names are other numbers, or names of folders that are not in sorted order.
+    """
+    if not images.numbered or named.numbered or images.classes == named.classes:
+        return
+    found, meant = numbers(images.classes), numbers(named.classes)
+    if found == meant:
+        return
+    given = named.dataset == "imagefolder" and named.classes != sorted(named.classes)
+    if meant is not None or given:
+        raise UserError(
+            f"{images.folder}: the class folders are only numbered ({', '.join(images.classes[:3])}"
+            f", ...), the classes are {', '.join(named.classes[:3])}, ...: which is which cannot "
+            "be told. Give the folders the names of the classes.")
+    print0(f"note: {images.folder}: the class folders are only numbered, {images.classes[0]} is "
+           f"taken to be {named.classes[0]} and {images.classes[-1]} to be {named.classes[-1]}.")
 
 
 def open_distilled(folder, workers=4, image_size=None, crop="auto"):
     """The images of a run, or of any tool, in ImageFolder's order, as an ImageSet.
 
     folder: nothing but class folders, such as results/NAME/images. Class names and dataset come
-    from images.json beside it; without one, folder names are the classes. image_size: None for the
+    from images.json beside it; without one, folder names are the classes, unless they are numbers
+    that count up (new000, 00000, class0 ...). image_size: None for the
     images' own size, which must be one and square; else images of another size are resized and
     cropped. crop: how, one of data.names.CROPS. Raises UserError when the folder is missing or was
     not completed.
@@ -380,10 +410,11 @@ def open_distilled(folder, workers=4, image_size=None, crop="auto"):
         raise UserError(f"{folder}: no such folder of distilled images. Run recover first, or give "
                         "its --output-dir (or --train-dir).")
     folders = class_folders(folder, ("images", "train"))
-    classes, dataset = list(folders), "imagefolder"
+    classes, dataset, numbered = list(folders), "imagefolder", counts_up(folders)
     manifest = folder.parent / "images.json"
     if manifest.exists():
         classes, dataset = _described(manifest, folders, folder)
+        numbered = False
 
     paths = [path for files in folders.values() for path in files]
     labels = [label for label, files in enumerate(folders.values()) for _ in files]
@@ -391,7 +422,7 @@ def open_distilled(folder, workers=4, image_size=None, crop="auto"):
     if width != height:
         raise UserError(f"{paths[0]}: {width}x{height} pixels, expected a square image.")
     source = Files(folder, paths, image_size and crop_rule(crop, image_size))
-    return ImageSet(dataset, classes, labels, width, source, workers)
+    return ImageSet(dataset, classes, labels, width, source, workers, numbered)
 
 
 def _described(manifest, folders, folder):
@@ -452,4 +483,4 @@ def _check_classes(root, present, expected):
     parts = [f"{len(names)} {what} (the first is {names[0]})"
              for names, what in ((missing, "missing"), (surplus, "not expected")) if names]
     raise UserError(f"{root}: has {len(present)} class folders, expected the {len(expected)} that "
-                    f"were distilled: {', '.join(parts)}.")
+                    f"were distilled: {', '.join(parts)}.{numbers_advice(expected)}")

@@ -13,7 +13,7 @@ AUGMENT_WORDS = (
     "up to an eighth of its side each way, black outside; none: the whole image")
 
 _WNID = re.compile(r"n\d{8}")
-_NUMBERED = re.compile(r"new\d+")
+_NUMBER = re.compile(r"((?:new|class)?_?)(\d+)")
 
 
 def default_image_size(dataset):
@@ -65,9 +65,39 @@ def _imagenet():
     return ImageNetInfo()
 
 
+def numbered(count):
+    """The class folders of distilled images: new000, new001 ..., wider where needed."""
+    digits = max(3, len(str(count - 1)))
+    return [f"new{i:0{digits}d}" for i in range(count)]
+
+
 def is_numbered(classes):
-    """Whether all names are those of the field's distilled folders, new000 ...: no class names."""
-    return all(_NUMBERED.fullmatch(name) for name in classes)
+    """Whether the names are new000, new001 ...: no class names."""
+    return list(classes) == numbered(len(classes))
+
+
+def numbers(names):
+    """The numbers that names consist of, maybe behind `new` or `class`; None for other names."""
+    found = [_NUMBER.fullmatch(name) for name in names]
+    if not all(found) or len({match[1] for match in found}) != 1:
+        return None
+    return [int(match[2]) for match in found]
+
+
+def counts_up(folders):
+    """Whether names, in sorted order, are numbers from 0 or 1 on without gaps."""
+    found = numbers(folders)
+    return found is not None and found[0] in (0, 1) and found == list(
+        range(found[0], found[0] + len(found)))
+
+
+def numbers_advice(folders):
+    """What to do about class folders that are numbered but not in their order, a sentence or ""."""
+    if numbers(folders) is None or counts_up(folders):
+        return ""
+    return (f" The order of the numbered folders {', '.join(folders[:3])}, ... is not clear. "
+            "Number them from 0 on without gaps and with leading zeros, or give them the names of "
+            "the classes.")
 
 
 def is_wnids(classes):

@@ -13,6 +13,7 @@ from utils.errors import UserError
 from utils.files import check_space, whole_folder, write_json
 from utils.progress import progress_bar
 
+_SLACK = 0.05  # optimised pixels leave 0 to 1 a little
 _LEAST = 1e-30  # probability whose logarithm a class without any gets
 
 
@@ -177,8 +178,11 @@ def to_pixels(images, tensors):
                         f"{tensors.values}. Give --values bytes for uint8.")
     unit = images.float()
     if tensors.values == "normalised":
+        if unit.min() > -_SLACK and _mean(tensors).min() > 0:
+            raise UserError(f"{path}: no value is below 0, as if no pixel were darker than --mean. "
+                            "Are the values from 0 to 1? Then give --values unit.")
         unit = unit * _std(tensors) + _mean(tensors)
-    inside = ((unit > -0.05) & (unit < 1.05)).float().mean()
+    inside = ((unit > -_SLACK) & (unit < 1 + _SLACK)).float().mean()
     if inside < 0.5:
         raise UserError(f"{path}: {100 * (1 - inside):.0f} % of the values are not from black to "
                         f"white with --values {tensors.values}. Give another --values, or the "

@@ -23,7 +23,7 @@ def main(argv=None):
     if command == "export":
         export(o)
     elif command == "import":
-        import_(o.source.name, o.target.output_dir)
+        import_(o.source.name, o.target.output_dir, o.source.classes)
     else:
         push(o.upload.folder, o.upload.name, o.upload.private, os.environ.get("HF_TOKEN"))
 
@@ -131,11 +131,13 @@ def push(folder, name, private, token):
 
 # In
 
-def import_(name, run):
+def import_(name, run, classes=None):
     """Write the images of a dataset to RUN/images by our names, and images.json.
 
-    name: hf:USER/NAME[@REVISION], or a folder. The images.json of a set that this project exported
-    comes back as it was. Raises UserError for a class without an image.
+    name: hf:USER/NAME[@REVISION], or a folder. classes: what the training data calls the classes,
+    in the dataset's order, None for the dataset's names. Without these, the images.json of a set
+    that this project exported comes back as it was. Raises UserError for a class without an image
+    and for another number of names.
     """
     from data.hugging_face import PREFIX, images_json, load_split
     from data.run_folder import versions
@@ -148,6 +150,10 @@ def import_(name, run):
         raise UserError(f"--output-dir: found images.json in {run}, expected a new run folder. "
                         "Choose another one.")
     rows = load_split(name, "train")
+    if classes is not None and len(classes) != len(rows.classes):
+        raise UserError(f"--classes: found {len(classes)} names, {name} has {len(rows.classes)} "
+                        f"classes ({', '.join(rows.classes[:3])}, ...). Give a name for each, in "
+                        "this order.")
     counts = [0] * len(rows.classes)
     digits = max(3, len(str(len(counts) - 1)))
     most = max(Counter(rows.dataset[rows.label]).values(), default=1)
@@ -164,13 +170,13 @@ def import_(name, run):
         if 0 in counts:
             raise UserError(f"{name}: has no image of the class {rows.classes[counts.index(0)]}. "
                             "A distilled set needs images of every class.")
-        manifest = images_json(name, rows.classes)
+        manifest = None if classes else images_json(name, rows.classes)
         if manifest is not None:
             write_bytes(run / "images.json", manifest)
-        elif not rows.numbered:  # without names the classes are known by their numbers alone
+        elif classes or not rows.numbered:  # else the classes are known by their numbers alone
             write_json(run / "images.json", {
                 "method": None, "source": name, "options": {"dataset": "imagefolder"},
-                "identity": {"classes": rows.classes}, "id_digits": id_digits,
+                "identity": {"classes": list(classes or rows.classes)}, "id_digits": id_digits,
                 "versions": versions()})
     print(f"import: {len(rows)} images of {len(counts)} classes are in {run / 'images'}")
 

@@ -154,6 +154,10 @@ class HuggingFaceSource:
 
     name: str = option(None, "hf:USER/NAME, hf:USER/NAME@REVISION, or a folder of a dataset",
                        group="data", required=True)
+    classes: tuple | None = option(
+        None, "what the training data calls these classes, wnids for instance, in the dataset's "
+        "order: imagenette, imagewoof, imageidc, a text file with one in each line, or names with "
+        "commas between them (default: the dataset's names)", group="data", type=class_list)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from timm.data import ImageNetInfo, infer_imagenet_subset
 from torchvision import models as torchvision_models
 
-from data.names import is_numbered
+from data.names import is_numbered, numbers_advice
 from models import networks
 from utils import options
 from utils.checkpoint import first_line, read_header
@@ -23,7 +23,8 @@ from utils.errors import UserError
 _SUFFIXES = (".safetensors", ".pth", ".pt")
 
 
-def load_teachers(names, weights, classes, device, image_size=None, head="classes"):
+def load_teachers(names, weights, classes, device, image_size=None, head="classes",
+                  numbered=False):
     """{name: Network}, each loaded once, frozen, in eval mode, on device.
 
     names: torchvision's or "timm/NAME"; a repeated name counts once.
@@ -35,7 +36,7 @@ def load_teachers(names, weights, classes, device, image_size=None, head="classe
     features are taken: then any head will do.
     image_size: side in pixels of the images they will see, checked if given: networks must be able
     to take it, and files of models.pretrain must have been trained at it.
-    head: what becomes of a head that knows more classes, see fit_head.
+    head, numbered: see fit_head.
     Under torchrun every rank calls this with the same names: local rank 0 fetches first.
     Raises UserError for an unknown name, missing weights and classes that do not fit.
     """
@@ -51,7 +52,7 @@ def load_teachers(names, weights, classes, device, image_size=None, head="classe
             network = _from_torchvision(name, weights)
 
         if classes is not None:
-            network = fit_head(network, classes, head)
+            network = fit_head(network, classes, head, numbered)
         if image_size is not None:
             check_trained_size(network, image_size)
             networks.check_image_size(network, image_size)
@@ -180,13 +181,15 @@ def _from_timm(name, image_size):
     return networks.wrap(net, name, net.num_classes, "imagenet", None, sized)
 
 
-def fit_head(network, classes, head="classes"):
+def fit_head(network, classes, head="classes", numbered=False):
     """The network with one output per name in `classes`, in that order.
 
     head: "full" keeps all outputs of a head that knows more classes than these, and network.columns
     says which of them are theirs; "classes" cuts the others off.
-    A head without names, and data whose folders are only numbered, are taken to be in the same
-    order. Raises UserError for names that the head does not know and for another number of outputs.
+    numbered: whether the names are only numbers of folders, as new000 ... always are. Names that
+    the head knows count first; a head without names, and data whose folders are only numbered, are
+    taken to be in the same order. Raises UserError for names that the head does not know and for
+    another number of outputs.
     """
     classes = list(classes)
     known = head_classes(network)
@@ -208,11 +211,11 @@ def fit_head(network, classes, head="classes"):
                         f"has {len(classes)}. Choose teachers trained on this data (python -m "
                         "models.pretrain), or name the class folders by wnid to use an ImageNet "
                         "head.")
-    if network.classes is not None and not is_numbered(classes):
+    if network.classes is not None and not (numbered or is_numbered(classes)):
         strange = next(name for name in classes if name not in set(known))
         raise UserError(f"{network.name}: the teacher was trained on other classes: it does not "
                         f"know {strange!r} (it knows {', '.join(known[:3])}, ...). Choose teachers "
-                        "trained on this data.")
+                        f"trained on this data.{numbers_advice(classes)}")
     return network
 
 

@@ -50,7 +50,7 @@ def prepare(o):
     remove_leftovers(folder)
 
     teachers = load_teachers(kept["teachers"], o.teachers.teacher_weights, images.classes, device,
-                             images.image_size)
+                             images.image_size, numbered=images.numbered)
     ensemble = Ensemble([teachers[name] for name in kept["teachers"]], kept["ensemble"],
                         arithmetic_of(kept))
     manifest = describe(o, images, teachers)

@@ -4,7 +4,7 @@ import csv
 
 from matplotlib.figure import Figure
 
-from data.image_set import open_real
+from data.image_set import check_order, open_real
 from report.measures import BINS, measure_sets, random_subset
 from report.sets import open_with_network
 from report.start_grid import real_starts
@@ -76,6 +76,9 @@ def open_reals(sets, reals, workers):
     if len(real.classes) != len(first.classes):
         raise UserError(f"{reals.train_dir or dataset}: has {len(real.classes)} classes, the sets "
                         f"have {len(first.classes)}. Give the data that they were made from.")
+    if known is None:  # else open_sets has held the sets against it
+        for images in sets.values():
+            check_order(images, real)
     if dataset == "imagefolder":
         return real, reals.val_dir and opened("test", reals.val_dir)
     return real, opened("test", reals.val_dir or reals.train_dir)

@@ -28,8 +28,8 @@ class Sets:
     """The sets of images, and where the figure goes."""
 
     runs: tuple = option(
-        None, "sets of images: a name and a run folder each, or a folder of class folders of "
-        "another tool", group="data", nargs="+", type=run_of_name, required=True,
+        None, "sets of images: a name and a run folder each, a folder of class folders of another "
+        "tool, or hf:USER/NAME", group="data", nargs="+", type=run_of_name, required=True,
         metavar="NAME=FOLDER")
     output: Path = option(
         None, "the figure: .png, .pdf or .svg (fig5, course: .png; report.verify: .png or .jpg)",
@@ -103,8 +103,8 @@ class Starts:
 
     train_dir: Path | None = option(
         None, "where the start images are: the training images or those of recover's --start-dir, "
-        "one folder per class, or the folder of CIFAR or Fashion-MNIST", group="data",
-        type=options.path)
+        "one folder per class, the folder of CIFAR or Fashion-MNIST, or hf:USER/NAME", group="data",
+        type=hugging_face.train_images)
 
 
 @dataclass(frozen=True)
@@ -115,12 +115,12 @@ class RealImages:
         None, "of the real images (default: what the sets' records say, else imagefolder)",
         group="data", choices=DATASETS)
     train_dir: Path | None = option(
-        None, "the real training images: one folder per class, or the folder of CIFAR or "
-        "Fashion-MNIST", group="data", type=options.path)
+        None, "the real training images: one folder per class, the folder of CIFAR or "
+        "Fashion-MNIST, or hf:USER/NAME", group="data", type=hugging_face.train_images)
     val_dir: Path | None = option(
         None, "real images that nothing was made from, which are measured as one more set "
         "(default: the test images that the dataset itself has)", group="data",
-        type=options.path)
+        type=hugging_face.test_images)
 
 
 @dataclass(frozen=True)
@@ -275,7 +275,9 @@ def parse(argv=None):
 
 
 def set_or_folder(text):
-    """NAME=FOLDER, or a FOLDER alone, as (name or None, path)."""
+    """NAME=FOLDER, or a FOLDER alone, as (name or None, path); hf:USER/NAME is called so itself."""
+    if text.startswith(hugging_face.PREFIX):
+        return text.removeprefix(hugging_face.PREFIX), hugging_face.train_images(text)
     alone = options.path(text)
     return (None, alone) if "=" not in text or alone.is_dir() else run_of_name(text)
 
@@ -286,8 +288,8 @@ def parse_page(argv=None):
                                   "One page about finished sets of images, anybody's.")
     parser.usage = "python -m %(prog)s FOLDER [NAME=FOLDER ...] [--option value ...]"
     parser.add_argument("sets", nargs="+", type=set_or_folder, metavar="FOLDER",
-                        help="run folder, or a folder of class folders of another tool, with a "
-                        "name if the folder's own says too little")
+                        help="run folder, a folder of class folders of another tool, or "
+                        "hf:USER/NAME, with a name if its own says too little")
     given = vars(parser.parse_intermixed_args(argv))
     folders = given.pop("sets")
     parsed = options.from_values(Page, given)

@@ -4,8 +4,9 @@ import re
 
 import torch
 
-from data.image_set import open_distilled
+from data.image_set import check_order, open_distilled
 from data.images import normalise
+from data.names import numbers_advice
 from models.networks import check_name
 from models.teachers import load_teachers
 from utils import distributed
@@ -18,8 +19,9 @@ _NUMBER = re.compile(r"_id(\d+)$")
 def open_sets(runs, workers):
     """Open sets of images of the same classes and size.
 
-    runs: {name: run folder, or folder of class folders}. Returns {name: ImageSet}. Raises UserError
-    for a folder that is missing, and for sets that do not belong together.
+    runs: {name: run folder, or folder of class folders}. Returns {name: ImageSet}, all in the class
+    order of the first set that names its classes. Raises UserError for a folder that is missing,
+    and for sets that do not belong together.
     """
     sets = {}
     for name, folder in runs.items():
@@ -28,20 +30,30 @@ def open_sets(runs, workers):
                             "recover first, or give other --runs.")
         images = folder / "images"
         sets[name] = open_distilled(images if images.is_dir() else folder, workers)
-        _check_same(name, sets[name], *next(iter(sets.items())))
-    return sets
+    known = [name for name, images in sets.items() if images.known_classes]
+    first = known[0] if known else next(iter(sets))
+    return {name: _alike(name, images, first, sets[first]) for name, images in sets.items()}
 
 
-def _check_same(name, images, first_name, first):
-    both_known = images.known_classes and first.known_classes
+def _alike(name, images, first_name, first):
+    """The ImageSet with the classes of the first one in their order."""
+    same = sorted(images.classes) == sorted(first.classes)
     count = len(images.classes)
-    if count != len(first.classes) or (both_known and images.classes != first.classes):
+    if count != len(first.classes) or not (same or images.numbered):
+        advice = numbers_advice(images.classes)
+        if not advice and count == len(first.classes):
+            advice = (" If these are the same under other names, give the folders the same names, "
+                      "or import the set with --classes (docs/formats.md).")
         raise UserError(f"{name} has {count} classes ({images.classes[0]}, ...), {first_name} has "
                         f"{len(first.classes)} ({first.classes[0]}, ...). Only sets of the same "
-                        "classes can be compared.")
+                        f"classes can be compared.{advice}")
     if images.image_size != first.image_size:
         raise UserError(f"{name} has images of {images.image_size} px, {first_name} of "
                         f"{first.image_size} px. Only sets of one size can be compared.")
+    if same:
+        return images if images.classes == first.classes else images.ordered_as(first.classes)
+    check_order(images, first)
+    return images
 
 
 def class_names(sets):

@@ -10,6 +10,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
+from data import hugging_face
 from data.names import DATASETS
 from report.options import set_or_folder
 from reproduce import ROOT
@@ -75,10 +76,10 @@ class Real:
         None, "of the real images (default: what a set's record says, else imagefolder)",
         group="data", choices=DATASETS)
     train_dir: Path | None = option(
-        None, "real training images: one folder per class, or the folder of CIFAR or "
-        "Fashion-MNIST", group="data", type=options.path)
+        None, "real training images: one folder per class, the folder of CIFAR or "
+        "Fashion-MNIST, or hf:USER/NAME", group="data", type=hugging_face.train_images)
     val_dir: Path | None = option(None, "real test images, likewise", group="data",
-                                  type=options.path)
+                                  type=hugging_face.test_images)
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,8 @@ def parse(argv=None):
                                   "Compare anybody's distilled sets with random real images.")
     parser.usage = "python -m %(prog)s NAME=FOLDER [...] [--option value ...]"
     parser.add_argument("sets", nargs="+", type=set_or_folder, metavar="NAME=FOLDER",
-                        help="a name, and a run folder or another tool's folder of class folders")
+                        help="a name, and a run folder, another tool's folder of class folders, or "
+                        "hf:USER/NAME")
     given = vars(parser.parse_intermixed_args(argv))
     sets = given.pop("sets")
     return sets, options.from_values(Options, given)

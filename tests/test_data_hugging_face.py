@@ -7,9 +7,10 @@ import sys
 import pytest
 from PIL import Image
 
+import report.options
 from data import hugging_face
 from data.image_set import open_distilled, open_real
-from report.options import run_of_name
+from reproduce import compare
 from utils import options
 from utils.errors import UserError
 
@@ -95,11 +96,42 @@ def test_every_stage_takes_it(datasets, monkeypatch, tmp_path, module):
     assert values["train_dir"] == tmp_path / "home/class_folders/USER--NAME/train"
 
 
-def test_reports_take_it(datasets, monkeypatch):
+def report_options(argv):
+    return options.as_dict(report.options.parse_diversity(
+        ["--runs", f"theirs={argv[0]}", "--output", "x.png", *argv[1:]]))
+
+
+def page_options(argv):
+    sets, page = report.options.parse_page(argv)
+    return options.as_dict(page) | {"runs": sets}
+
+
+def compare_options(argv):
+    sets, o = compare.parse(argv)
+    return options.as_dict(o) | {"runs": sets}
+
+
+@pytest.mark.parametrize(("parse", "name"), [
+    (report_options, "theirs"), (page_options, "USER/NAME"), (compare_options, "USER/NAME")])
+def test_reports_take_it(datasets, monkeypatch, tmp_path, parse, name):
+    """As a set, and as the real images."""
+    features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=NAMES)}
+    rows = features, columns([0, 1, 2])
+    hub(datasets, monkeypatch, train=rows, test=rows)
+    values = parse(["hf:USER/NAME", "--train-dir", "hf:USER/NAME", "--val-dir", "hf:USER/NAME"])
+    place = tmp_path / "home/class_folders/USER--NAME"
+    assert list(values["runs"]) == [(name, place / "train")]
+    assert (values["train_dir"], values["val_dir"]) == (place / "train", place / "test")
+    if parse is not report_options:
+        assert parse(["theirs=hf:USER/NAME"])["runs"] == [("theirs", place / "train")]
+
+
+def test_figures_of_starts_take_it(datasets, monkeypatch, tmp_path):
     features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=NAMES)}
     hub(datasets, monkeypatch, train=(features, columns([0, 1, 2])))
-    name, folder = run_of_name("theirs=hf:USER/NAME")
-    assert (name, open_distilled(folder).classes) == ("theirs", NAMES)
+    _, figure = report.options.parse(["fig5", "--runs", "x=hf:USER/NAME", "--output", "x.png",
+                                      "--train-dir", "hf:USER/NAME"])
+    assert figure.starts.train_dir == tmp_path / "home/class_folders/USER--NAME/train"
 
 
 @pytest.mark.parametrize(("content", "classes", "dataset"), [

@@ -11,10 +11,12 @@ from data.image_set import (
     Arrays,
     Files,
     ImageSet,
+    check_order,
     classes_alone,
     note_enlarged,
     open_distilled,
     open_real,
+    open_test,
     typical_side,
 )
 from data.names import CROPS
@@ -327,6 +329,55 @@ def test_numbered_folders_are_no_class_names(folder):
     assert open_distilled(folder).known_classes is None
     (folder / "new001").rename(folder / "tench")
     assert open_distilled(folder).known_classes == ["new000", "new002", "tench"]
+
+
+FOREIGN = ("new00{}", "0000{}", "class{}", "{}")  # folders of other tools
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_numbered_folders_are_in_the_order_of_the_classes(tmp_path, folder, name, capsys):
+    theirs = tiny.image_folder(tmp_path / "theirs", [name.format(c) for c in range(3)], 1, (24, 24))
+    images = open_distilled(theirs)
+    assert images.known_classes is None
+    assert open_test(images, folder).classes == sorted(CLASSES)
+    assert (f"note: {theirs}: the class folders are only numbered, {name.format(0)} is taken to be "
+            f"cat and {name.format(2)} to be owl.") in capsys.readouterr().out
+
+    # Nothing to say where they are called so themselves, or have the numbers as names.
+    open_test(images, theirs)
+    open_test(images, tiny.image_folder(tmp_path / "real", "012", 1))
+    assert capsys.readouterr().out == ""
+
+
+def test_where_the_order_of_numbers_is_not_clear_there_is_a_sentence(tmp_path, folder):
+    names = sorted(map(str, range(11)))
+    real = tiny.image_folder(tmp_path / "real", names, 1, (24, 24))
+    assert open_test(open_distilled(real), real).classes == names  # names, though they are numbers
+
+    padded = tiny.image_folder(tmp_path / "padded", [f"{c:02d}" for c in range(11)], 1, (24, 24))
+    with pytest.raises(UserError, match="padded: the class folders are only numbered .00, 01, 02, "
+                       r"...., the classes are 0, 1, 10, ...: which is which cannot be told"):
+        open_test(open_distilled(padded), real)
+    with pytest.raises(UserError, match="The order of the numbered folders 0, 1, 10, ... is not"):
+        open_test(open_distilled(real), padded)
+
+    numbered = open_distilled(tiny.image_folder(tmp_path / "numbered", "012", 1, (24, 24)))
+    with pytest.raises(UserError, match="the classes are dog, cat, bird, ...: which is which can"):
+        check_order(numbered, classes_alone(("dog", "cat", "bird"), 24))
+    check_order(numbered, open_distilled(folder))
+
+
+def test_numbers_that_images_json_names_are_names(tmp_path):
+    folder = tiny.image_folder(tmp_path / "images", "012", 1, (24, 24))
+    write_json(tmp_path / "images.json", {"options": {"dataset": "digits"},
+                                          "identity": {"classes": list("012")}})
+    assert open_distilled(folder).known_classes == list("012")
+
+
+def test_numbers_that_are_the_names_of_the_classes_keep_their_meaning(tmp_path):
+    images = open_distilled(tiny.image_folder(tmp_path / "images", "012", 1, (24, 24)))
+    assert images.ordered_as(list("201")).labels.tolist() == [1, 2, 0]
+    assert images.ordered_as(["x", "b", "c"]).labels.tolist() == [0, 1, 2]
 
 
 def test_unequal_and_oblong_images(folder, tmp_path):

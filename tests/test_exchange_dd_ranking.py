@@ -118,7 +118,9 @@ def test_foreign_tensors_become_a_run_that_validate_trains_from(tmp_path):
     (("--classes", "a,b,c"), "4 images cannot be 3 classes of as many"),
     (("--ipc", 1, "--classes", "a,b"), "--classes says that there are 2 classes, --ipc that .* 4"),
     (("--ipc", 2, "--values", "bytes"), "found torch.float32, expected torch.uint8"),
-    (("--ipc", 2, "--values", "normalised", "--std", 9, 9, 9), "values are not from black to whi"),
+    (("--ipc", 2, "--values", "normalised", "--mean", 0, 0, 0, "--std", 9, 9, 9),
+     "values are not from black to white"),
+    (("--ipc", 2, "--values", "normalised"), "no value is below 0, .* Then give --values unit"),
     (("--labels", "images.pt"), r"images.pt: found \[4, 3, 8, 8\], expected a tensor of 2 dimens"),
     (("--labels", "three.pt"), "three.pt: has 3 labels, .*images.pt has 4 images"),
     (("--labels", "logits.pt"), "rows are no probabilities, .* give --label-values logits")])

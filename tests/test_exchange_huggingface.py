@@ -45,8 +45,8 @@ def export(run, folder, *more):
     main(["export", "--output-dir", str(run), "--folder", str(folder), *more])
 
 
-def import_(name, run):
-    main(["import", "--name", str(name), "--output-dir", str(run)])
+def import_(name, run, *more):
+    main(["import", "--name", str(name), "--output-dir", str(run), *more])
 
 
 def files(folder):
@@ -124,6 +124,16 @@ def test_a_foreign_folder_of_classes_comes_in(datasets, tmp_path):  # noqa: ARG0
         tmp_path / "theirs/train/owl/img_000.JPEG").read_bytes()
     with pytest.raises(UserError, match="found images.json in .*run, expected a new run folder"):
         import_(tmp_path / "theirs", tmp_path / "run")
+
+
+def test_classes_by_other_names_get_those_of_the_training_data(datasets, tmp_path):  # noqa: ARG001
+    tiny.image_folder(tmp_path / "theirs/train", ("great white", "tench"), 2, size=(16, 16))
+    with pytest.raises(UserError, match="--classes: found 3 names, .*theirs has 2 classes .great"):
+        import_(tmp_path / "theirs", tmp_path / "run", "--classes", "a,b,c")
+    assert not (tmp_path / "run").exists()
+    import_(tmp_path / "theirs", tmp_path / "run", "--classes", "n01484850,n01440764")
+    images = open_distilled(tmp_path / "run/images")
+    assert (images.classes, images.labels.tolist()) == (["n01484850", "n01440764"], [0, 0, 1, 1])
 
 
 def test_a_class_without_an_image_is_refused(datasets, tmp_path):

@@ -112,6 +112,13 @@ def test_other_class_counts_and_other_classes(tmp_path):
     with pytest.raises(UserError, match="trained on other classes: it does not know 'x'"):
         load_teachers([SMALL], tmp_path, ["a", "x"], CPU)
     assert load_teachers([SMALL], tmp_path, ["new000", "new001"], CPU)[SMALL].classes == ["a", "b"]
+    numbers = [SMALL], tmp_path, ["class0", "class1"], CPU
+    assert load_teachers(*numbers, numbered=True)[SMALL].classes == ["a", "b"]
+    with pytest.raises(UserError, match="trained on other classes: it does not know 'class0'"):
+        load_teachers(*numbers)
+    network = build(SMALL, 2, seed=("x",))
+    network.classes = ["1", "0"]  # by name, where the head has such names
+    assert fit_head(network, ["0", "1"], numbered=True).classes == ["0", "1"]
 
 
 def test_wrong_folders(tmp_path):

@@ -19,6 +19,7 @@ def folder(tmp_path):
     tiny.image_folder(tmp_path / "numbered", ("new000", "new001", "new002"), 2, (32, 32))
     tiny.image_folder(tmp_path / "two", tiny.WNIDS[:2], 2, (32, 32))
     tiny.image_folder(tmp_path / "other", ("a", "b", "c"), 2, (32, 32))
+    tiny.image_folder(tmp_path / "gaps", ("class1", "class3", "class4"), 2, (32, 32))
     tiny.image_folder(tmp_path / "large", tiny.WNIDS, 2, (48, 48))
     return tmp_path
 
@@ -37,12 +38,35 @@ def test_runs_and_folders_of_class_folders(folder):
 @pytest.mark.parametrize(("name", "message"), [
     ("nothing", "nothing: no such folder. It was given as the set nothing"),
     ("two", "two has 2 classes .*, run has 3"),
-    ("other", "other has 3 classes .a, .*, run has 3 .n01440764"),
+    ("other", "other has 3 classes .a, .*, run has 3 .n01440764.*under other names, give the fold"),
+    ("gaps", "Only sets of .* compared. The order of the numbered folders class1, class3, class4"),
     ("large", "large has images of 48 px, run of 32 px"),
 ])
 def test_sets_that_do_not_belong_together(folder, name, message):
     with pytest.raises(UserError, match=message):
         open_sets(folder, "run", name)
+
+
+@pytest.mark.parametrize("name", ["new00{}", "0000{}", "class{}", "{}"])
+def test_folders_of_other_tools_that_are_numbered(folder, name, capsys):
+    tiny.image_folder(folder / "theirs", [name.format(c) for c in range(3)], 2, (32, 32))
+    opened = open_sets(folder, "theirs", "run", "numbered")
+    assert sets.class_names(opened) == list(tiny.WNIDS)
+    assert opened["theirs"].labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert (f"theirs: the class folders are only numbered, {name.format(0)} is taken to be "
+            "n01440764 and") in capsys.readouterr().out
+
+
+def test_sets_that_name_the_classes_follow_the_order_of_the_first(folder):
+    other = tiny.WNIDS[::-1]
+    tiny.distilled_folder(folder / "turned", folder / "train", other, 1, 32)
+    opened = open_sets(folder, "turned", "plain", "run")
+    assert [images.classes for images in opened.values()] == [list(other)] * 3
+    assert opened["plain"].labels.tolist() == [2, 2, 1, 1, 0, 0]
+    with pytest.raises(UserError, match="the classes are n01484850, .*: which is which cannot be"):
+        open_sets(folder, "turned", "numbered")
+    with pytest.raises(UserError, match="other has 3 classes .a, ...., plain has 3"):
+        open_sets(folder, "numbered", "plain", "other")
 
 
 def test_ten_classes_by_default():

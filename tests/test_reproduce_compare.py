@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import tiny
 
+from relabel import generate_soft_label
 from reproduce import compare, compare_plan, compare_report
 from utils.errors import UserError
 from utils.files import write_json
+from validate import train_fkd
 
 CLASSES = tuple("0123456789")
 NET = "shufflenet_v2_x0_5"
@@ -153,6 +155,17 @@ def test_all_real_images_get_students_with_hard_labels(root):
     plan, _ = plan_of(root, "--real-top1", "train")
     assert commands(plan)[-2:] == ["recover: all_real", f"validate: all_real/hard-{NET}_seed0"]
     assert list(plan.graph)[-2].options["ipc_end"] == 132  # of the largest class of digits
+
+
+@pytest.mark.parametrize("name", ["new00{}", "0000{}", "class{}"])
+def test_folders_of_other_tools_that_are_numbered(root, name):
+    for c in CLASSES:
+        (root / "other" / c).rename(root / "other" / name.format(c))
+    plan, _ = plan_of(root, "--protocol", "soft")
+    relabel, student = [command for command in plan.graph if "set_B" in command.title]
+    generate_soft_label.main(relabel.arguments)
+    train_fkd.main(student.arguments)
+    assert (root / f"out/set_B/students/soft-{NET}_seed0/result.json").exists()
 
 
 @pytest.mark.parametrize(("argv", "message"), [

@@ -149,5 +149,6 @@ def recipe_ensemble(store, weights, images, device):
 def load_ensemble(names, rule, weights, images, device,
                   arithmetic=Arithmetic()):  # noqa: B008 - frozen
     """An Ensemble of teachers by name, for the images of an ImageSet."""
-    teachers = load_teachers(names, weights, images.classes, device, images.image_size)
+    teachers = load_teachers(names, weights, images.classes, device, images.image_size,
+                             numbered=images.numbered)
     return Ensemble([teachers[name] for name in names], rule, arithmetic)
