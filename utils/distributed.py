@@ -17,6 +17,9 @@ from utils.errors import UserError
 from utils.memory import keep_freed_blocks
 from utils.text import printable
 
+# Of a process group: one rank may pass over all training images while the others wait.
+TIMEOUT = datetime.timedelta(days=7)
+
 
 def rank():
     """Rank of this process under torchrun, else 0."""
@@ -31,6 +34,11 @@ def world_size():
 def local_rank():
     """Rank on this machine under torchrun, else 0."""
     return int(os.environ.get("LOCAL_RANK", 0))
+
+
+def local_world_size():
+    """Number of processes on this machine under torchrun, else 1."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def print0(*values, **options):
@@ -92,19 +100,17 @@ def share_by_cost(items, cost, shard=(0, 1)):
 def form_group():
     """Form the process group (gloo) if there is none.
 
-    It waits for days, because one rank may pass over all training images meanwhile. torchrun's
-    store outlives a restart, with the addresses of the processes before it, so the names of every
-    restart are its own.
+    torchrun's store outlives a restart, with the addresses of the processes before it, so the names
+    of every restart are its own.
     """
     import torch.distributed as dist
 
     if dist.is_initialized():
         return
-    timeout = datetime.timedelta(days=7)
-    store, own_rank, count = next(dist.rendezvous("env://", timeout=timeout))
+    store, own_rank, count = next(dist.rendezvous("env://", timeout=TIMEOUT))
     restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)
     dist.init_process_group("gloo", store=dist.PrefixStore(f"restart {restart}", store),
-                            rank=own_rank, world_size=count, timeout=timeout)
+                            rank=own_rank, world_size=count, timeout=TIMEOUT)
 
 
 def leave_group():
