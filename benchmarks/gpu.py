@@ -149,12 +149,15 @@ def take(part, measure_part, figures, args, device, left):
 
 @contextlib.contextmanager
 def at_most(seconds):
-    """Raise OutOfTime inside the block after this many seconds. For the main thread."""
+    """Raise OutOfTime inside the block after this many seconds. For the main thread.
+
+    Then again every second, because a destructor and a C++ callback swallow what is raised in them.
+    """
     def stop(*_):
         raise OutOfTime
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, max(0.001, seconds))
+    signal.setitimer(signal.ITIMER_REAL, max(0.001, seconds), 1.0)
     try:
         yield
     finally:

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import subprocess
@@ -82,6 +83,19 @@ def test_the_budget_leaves_out_and_stops(capsys):
     assert figures["left out"] == {"long": "budget", "slow": "budget, when it had begun"}
     assert figures["failed"] == {"slower": {"error": "failed: not finished after 0.1 s"}}
     assert "long: left out: budget\n" in capsys.readouterr().out
+
+
+def test_an_alarm_that_is_lost_comes_again():
+    def slow():
+        with contextlib.suppress(gpu.OutOfTime):  # as a destructor does
+            time.sleep(5)
+        time.sleep(5)
+
+    begin = time.monotonic()
+    with pytest.raises(gpu.OutOfTime), gpu.at_most(0.05):
+        slow()
+    assert time.monotonic() - begin < 3
+    time.sleep(1.1)  # there is none after the block
 
 
 def test_the_counts_of_the_cell():

@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from utils import distributed
 from utils.distributed import my_share, share_by_cost
@@ -73,3 +74,48 @@ def test_the_shard_of_a_slurm_array(monkeypatch):
 def test_an_array_with_gaps_is_refused(monkeypatch, values):
     with pytest.raises(UserError, match="with gaps .* give --shard I/N .0/1: everything."):
         slurm(monkeypatch, **values)
+
+
+def without_gpu(monkeypatch, cuda="13.0"):
+    """A machine with NVIDIA's driver where PyTorch finds no GPU. cuda: that it is built for."""
+    def init():
+        raise RuntimeError("The NVIDIA driver is too old (found\n11040). Please see: a page.")
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(distributed.shutil, "which", lambda _: "/usr/bin/nvidia-smi")
+    monkeypatch.setattr(torch, "__version__", "2.x")
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "init", init)
+
+
+TOO_OLD = ("PyTorch 2.x is built for CUDA 13.0 and says: The NVIDIA driver is too old (found "
+           "11040). Install or update the driver, or install a build for it (pytorch.org).")
+NO_CUDA = "PyTorch 2.x is built without CUDA: install a build with it (pytorch.org)."
+
+
+@pytest.mark.parametrize(("cuda", "why"), [("13.0", TOO_OLD), (None, NO_CUDA)])
+def test_a_gpu_that_pytorch_cannot_use_is_noted_once(monkeypatch, capsys, cuda, why):
+    without_gpu(monkeypatch, cuda)
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        assert distributed.choose_device("auto") == torch.device("cpu")
+    assert capsys.readouterr().out == (
+        "note: NVIDIA's driver is installed here, but PyTorch finds no GPU, so the CPU is used. "
+        f"{why}\n")
+    with pytest.raises(UserError) as refused:
+        distributed.choose_device("cuda")
+    assert str(refused.value) == ("--device cuda: PyTorch finds no GPU here. "
+                                  f"{why} Or use --device cpu, or auto.")
+
+
+def test_a_cpu_that_was_chosen_is_not_noted(monkeypatch, capsys):
+    without_gpu(monkeypatch)
+    distributed.choose_device("cpu")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    distributed.choose_device("auto")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(distributed.shutil, "which", lambda _: None)
+    monkeypatch.setattr(distributed.Path, "glob", lambda *_: iter(()))
+    distributed.choose_device("auto")
+    assert capsys.readouterr().out == ""

@@ -156,6 +156,37 @@ def test_a_full_gpu_gets_advice():
         raise full
 
 
+# What PyTorch says, by its version and by the library that failed
+@pytest.mark.parametrize("text", [
+    "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+    "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    "NCCL error: unhandled cuda error. Last error: Cuda failure 2 'out of memory'"])
+@pytest.mark.parametrize("kind", [RuntimeError, getattr(torch, "AcceleratorError", RuntimeError)])
+def test_every_library_may_find_the_gpu_full(kind, text, capsys):
+    with pytest.raises(SystemExit) as raised:
+        run_entry(raising(kind(text)))
+    assert raised.value.code == 2
+    assert capsys.readouterr().err.startswith("error: out of GPU memory. Choose a smaller --batch-")
+    with pytest.raises(UserError, match="^out of GPU memory. Try it.$"), \
+            errors.memory_advice("Try it."):
+        raise kind(text)
+
+
+@pytest.mark.parametrize(("text", "sentence"), [
+    ("CUDA error: no kernel image is available for execution on the device\nCUDA kernel errors",
+     "this build of PyTorch has no code for this GPU. Install one that has (pytorch.org), or give "
+     "--device cpu."),
+    ("CUDA error: CUDA-capable device(s) is/are busy or unavailable\nCUDA kernel errors",
+     "another process has the GPU for itself (nvidia-smi shows it). Choose another GPU with "
+     "CUDA_VISIBLE_DEVICES, or wait for it."),
+    ("CUDA error: CUDA driver version is insufficient for CUDA runtime version",
+     "the GPU's driver is too old for this build of PyTorch. Update the driver, or install a build "
+     "for it (pytorch.org).")])
+def test_a_gpu_that_cannot_begin(text, sentence):
+    assert explain(RuntimeError(text)) == sentence
+
+
 @pytest.mark.parametrize("allocate", [
     lambda: torch.empty(1 << 45), lambda: np.empty(1 << 45), lambda: bytearray(1 << 45)])
 def test_more_memory_than_there_is(allocate):

@@ -21,7 +21,7 @@ from tests import test_validate_train_fkd as single
 from utils import distributed
 from utils.errors import UserError
 from utils.seeding import stream
-from validate import engine
+from validate import engine, experiment, ranks
 from validate.average import WeightAverage
 from validate.batches import Batch
 from validate.options import Objective, Optimisation
@@ -60,6 +60,38 @@ def test_more_processes_than_micro_batches_are_refused():
     with pytest.raises(UserError, match="NGPU=8, but a batch has 2 micro-batches.*at most 2 "
                                         "processes.*Set NGPU=2.*side by side"):
         check(2, 8)
+
+
+@pytest.mark.parametrize(("gpus", "count"), [(1, "1 GPU"), (2, "2 GPUs")])
+def test_more_processes_than_gpus_are_refused_at_first(monkeypatch, gpus, count):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(experiment, "open_distilled", lambda *_: pytest.fail("opened"))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(gpus + 1))
+    with pytest.raises(UserError) as refused:
+        experiment.prepare(None, torch.device("cuda", 0))
+    assert str(refused.value) == (
+        f"NGPU={gpus + 1}, but PyTorch finds {count} here, and each process that trains a student "
+        f"needs one of its own. Set NGPU={gpus}, or check CUDA_VISIBLE_DEVICES.")
+    ranks.check_gpus(CPU)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(gpus))
+    ranks.check_gpus(torch.device("cuda", 0))
+
+
+def test_both_process_groups_wait_for_days(monkeypatch):
+    """One rank may compile, or write to a slow disk, for longer than NCCL's own ten minutes."""
+    timeouts = {}
+
+    def formed(backend, timeout, **_):
+        timeouts[backend] = timeout.days
+
+    monkeypatch.setattr(ranks.dist, "rendezvous", lambda *_, **__: iter([(None, 0, 2)]))
+    monkeypatch.setattr(ranks.dist, "PrefixStore", lambda *_: None)
+    monkeypatch.setattr(ranks.dist, "init_process_group", formed)
+    monkeypatch.setattr(ranks.dist, "new_group", formed)
+    monkeypatch.setattr(ranks.dist, "get_rank", lambda: 0)
+    monkeypatch.setattr(ranks.dist, "get_world_size", lambda: 2)
+    Ranks(torch.device("cuda", 0))
+    assert timeouts == {"gloo": 7, "nccl": 7}
 
 
 def batch_of(number, count, dtype):

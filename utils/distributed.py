@@ -9,10 +9,16 @@ and the ranks of a job divide that part. PyTorch is imported when it is needed.
 import contextlib
 import datetime
 import os
+import shutil
+import warnings
+from pathlib import Path
 
 from utils.errors import UserError
 from utils.memory import keep_freed_blocks
 from utils.text import printable
+
+# Of a process group: one rank may pass over all training images while the others wait.
+TIMEOUT = datetime.timedelta(days=7)
 
 
 def rank():
@@ -28,6 +34,11 @@ def world_size():
 def local_rank():
     """Rank on this machine under torchrun, else 0."""
     return int(os.environ.get("LOCAL_RANK", 0))
+
+
+def local_world_size():
+    """Number of processes on this machine under torchrun, else 1."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def print0(*values, **options):
@@ -89,19 +100,17 @@ def share_by_cost(items, cost, shard=(0, 1)):
 def form_group():
     """Form the process group (gloo) if there is none.
 
-    It waits for days, because one rank may pass over all training images meanwhile. torchrun's
-    store outlives a restart, with the addresses of the processes before it, so the names of every
-    restart are its own.
+    torchrun's store outlives a restart, with the addresses of the processes before it, so the names
+    of every restart are its own.
     """
     import torch.distributed as dist
 
     if dist.is_initialized():
         return
-    timeout = datetime.timedelta(days=7)
-    store, own_rank, count = next(dist.rendezvous("env://", timeout=timeout))
+    store, own_rank, count = next(dist.rendezvous("env://", timeout=TIMEOUT))
     restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)
     dist.init_process_group("gloo", store=dist.PrefixStore(f"restart {restart}", store),
-                            rank=own_rank, world_size=count, timeout=timeout)
+                            rank=own_rank, world_size=count, timeout=TIMEOUT)
 
 
 def leave_group():
@@ -147,16 +156,56 @@ def set_threads(threads):
 
 
 def choose_device(name):
-    """The torch.device for --device auto|cuda|cpu; each local rank takes its own GPU."""
+    """The torch.device for --device auto|cuda|cpu; each local rank takes its own GPU.
+
+    Where auto takes the CPU of a machine that has NVIDIA's driver, a note says so.
+    """
     import torch
 
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cpu":
-        keep_freed_blocks()
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise UserError("--device cuda: PyTorch finds no GPU here. Use --device cpu, or auto.")
+        return _cpu()
+    with warnings.catch_warnings():  # what it warns of, _why_no_gpu says once
+        warnings.simplefilter("ignore")
+        usable = torch.cuda.is_available()
+    if not usable and name == "cuda":
+        raise UserError(f"--device cuda: PyTorch finds no GPU here. {_why_no_gpu()} Or use "
+                        "--device cpu, or auto.")
+    if not usable:
+        if _has_nvidia_driver():
+            print0("note: NVIDIA's driver is installed here, but PyTorch finds no GPU, so the CPU "
+                   f"is used. {_why_no_gpu()}")
+        return _cpu()
     device = torch.device("cuda", local_rank() % torch.cuda.device_count())
     torch.cuda.set_device(device)
     return device
+
+
+def _cpu():
+    import torch
+
+    keep_freed_blocks()
+    return torch.device("cpu")
+
+
+def _has_nvidia_driver():
+    """Whether a GPU may be expected here: not where CUDA_VISIBLE_DEVICES hides all of them."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return False
+    return any(Path("/dev").glob("nvidia[0-9]*")) or shutil.which("nvidia-smi") is not None
+
+
+def _why_no_gpu():
+    """Why PyTorch finds no GPU, as far as it tells, and what to do: sentences."""
+    import torch
+
+    version = f"PyTorch {torch.__version__}"
+    if torch.version.cuda is None:
+        return f"{version} is built without CUDA: install a build with it (pytorch.org)."
+    try:
+        torch.cuda.init()
+        reason = "nothing more"
+    except Exception as error:  # whatever it is, the text is all that is wanted
+        # What PyTorch asks for after this, the sentence below says in a few words.
+        reason = " ".join(str(error).split()).split(". Please")[0].rstrip(".")
+    return (f"{version} is built for CUDA {torch.version.cuda} and says: {reason}. Install or "
+            "update the driver, or install a build for it (pytorch.org).")

@@ -28,6 +28,21 @@ _DISK_ERRORS = {
     errno.EEXIST: "is a file, expected a folder. Move it away or choose another folder.",
     errno.EISDIR: "is a folder, expected a file. Move it away or choose another path.",
 }
+# PyTorch, cuDNN, cuBLAS and NCCL each have their own words for a GPU without room. Errors are known
+# by their texts: this module does not import PyTorch, and older versions have no class for them.
+_OUT_OF_GPU_MEMORY = ("CUDA error: out of memory", "CUDNN_STATUS_ALLOC_FAILED",
+                      "DEVICE_ALLOCATION_FAILED", "CUBLAS_STATUS_ALLOC_FAILED", "'out of memory'")
+_GPU_ERRORS = {
+    "no kernel image is available":
+        "this build of PyTorch has no code for this GPU. Install one that has (pytorch.org), or "
+        "give --device cpu.",
+    "busy or unavailable":
+        "another process has the GPU for itself (nvidia-smi shows it). Choose another GPU with "
+        "CUDA_VISIBLE_DEVICES, or wait for it.",
+    "driver version is insufficient":
+        "the GPU's driver is too old for this build of PyTorch. Update the driver, or install a "
+        "build for it (pytorch.org).",
+}
 # A DataLoader hands on its worker's error with the worker's traceback as the message.
 _OF_A_WORKER = "\nOriginal Traceback"
 
@@ -77,9 +92,13 @@ def explain(error):
     if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
         path = f"{error.filename}: " if error.filename else "writing: "
         return path + _DISK_ERRORS[error.errno]
-    if _is_out_of_gpu_memory(error):
-        return ("out of GPU memory. Choose a smaller --batch-size or fewer --units-per-step and "
-                "run the command again.")
+    if is_out_of_gpu_memory(error):
+        return ("out of GPU memory. Choose a smaller --batch-size, fewer --units-per-step or a GPU "
+                "that no other process fills (nvidia-smi), and run the command again.")
+    if isinstance(error, RuntimeError):
+        for text, sentence in _GPU_ERRORS.items():
+            if text in str(error):
+                return sentence
     if worker_died(error):
         return ("a process that decodes images was killed, most likely because memory ran out. "
                 "Give fewer --workers, or ask for more memory, and run the same command again: it "
@@ -118,9 +137,10 @@ def _stop_behind(error):
     return error
 
 
-def _is_out_of_gpu_memory(error):
-    """torch.cuda.OutOfMemoryError, known by name: this module does not import PyTorch."""
-    return type(error).__name__ == "OutOfMemoryError"
+def is_out_of_gpu_memory(error):
+    """Whether a GPU has no room for what was asked of it."""
+    return type(error).__name__ == "OutOfMemoryError" or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_GPU_MEMORY))
 
 
 @contextlib.contextmanager
@@ -129,7 +149,7 @@ def memory_advice(advice):
     try:
         yield
     except Exception as error:
-        if not _is_out_of_gpu_memory(error):
+        if not is_out_of_gpu_memory(error):
             raise
         raise UserError(f"out of GPU memory. {advice}") from error
 

@@ -37,6 +37,7 @@ class Experiment:
 
 def prepare(o, device):
     """The Experiment that options ask for. Raises UserError for what does not fit together."""
+    ranks.check_gpus(device)
     images = open_distilled(o.data.train_dir or o.data.output_dir / "images", o.run.workers)
     o = options.resolve(o, images)
     test = open_test_images(o, images, o.data.crop)

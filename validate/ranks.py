@@ -29,6 +29,18 @@ def check(micro_batches, processes):
             "of a table side by side.")
 
 
+def check_gpus(device):
+    """Raise UserError for more processes on this machine than GPUs, which NCCL does not share."""
+    if device.type != "cuda":
+        return
+    processes, gpus = distributed.local_world_size(), torch.cuda.device_count()
+    if processes > gpus:
+        several = "s" if gpus > 1 else ""
+        raise UserError(f"NGPU={processes}, but PyTorch finds {gpus} GPU{several} here, and each "
+                        "process that trains a student needs one of its own. Set "
+                        f"NGPU={gpus}, or check CUDA_VISIBLE_DEVICES.")
+
+
 def share(sizes, rank, count):
     """(first image, sizes) of the micro-batches that a rank takes of `count` ranks.
 
@@ -48,7 +60,8 @@ class Ranks:
         self.rank, self.count = dist.get_rank(), dist.get_world_size()
         self._device = device
         # None is the group that was formed, gloo.
-        self._group = dist.new_group(backend="nccl") if device.type == "cuda" else None
+        self._group = (dist.new_group(backend="nccl", timeout=distributed.TIMEOUT)
+                       if device.type == "cuda" else None)
 
     def share(self, sizes):
         """`share` of this rank."""
