@@ -11,6 +11,7 @@ from models.networks import check_name, head_labels
 from models.teachers import head_classes, load_teachers
 from report.sets import choose_classes, class_names, open_sets, outputs
 from report.start_grid import column
+from report.verdicts import sampling_error
 from utils import distributed
 from utils.files import read_json, write_bytes, write_json, written_whole
 from utils.progress import progress_bar
@@ -106,9 +107,9 @@ def answers(logits, labels, words, images):
 
 
 def share(hits):
-    """(p, standard error) in per cent of a share p of n images: sqrt(p (1 - p) / n)."""
-    p = sum(hits) / len(hits)
-    return 100 * p, 100 * math.sqrt(p * (1 - p) / len(hits))
+    """(p, its sampling error) in per cent of a share p of images."""
+    percent = 100 * sum(hits) / len(hits)
+    return percent, sampling_error(percent, len(hits))
 
 
 def score(answered):

@@ -8,6 +8,7 @@ import html
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from utils.text import printable
 
@@ -269,7 +270,7 @@ def _cards_markdown(cards, folder):
 
 
 def _image_markdown(picture, folder):
-    return f"![{_markdown(picture.alt)}]({folder}/{picture.name})"
+    return f"![{_markdown(picture.alt)}]({quote(folder)}/{picture.name})"
 
 
 def _markdown(text):

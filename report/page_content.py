@@ -9,7 +9,7 @@ from models.networks import Network, check_name
 from models.teachers import load_teachers
 from report import document
 from report.document import Bullets, Document, Table
-from report.page_diversity import diversity_section
+from report.page_diversity import diversity_section, has_reals
 from report.page_images import images_section
 from report.page_records import commands_section, cost_section, made_section
 from report.page_students import curves_section, students_csv, students_section
@@ -89,6 +89,9 @@ def read_page(folders, o, work):
     distributed.set_threads(o.run.threads)
     device = distributed.choose_device(o.run.device)
     sets = open_sets(folders, o.run.workers)
+    if o.reals.val_dir and not has_reals(sets, o.reals):
+        raise UserError(f"--val-dir {o.reals.val_dir}: is measured beside the real training images "
+                        "alone, and these are not given. Give --train-dir too.")
     runs = tell_apart({name: read_run(name, folders[name], images, work.get(name))
                        for name, images in sets.items()})
     names = class_names(sets)

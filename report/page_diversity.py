@@ -38,12 +38,21 @@ def measure(page):
     """{set: report.measures.Diversity}; with real images where they are given or in memory."""
     o, network, device = page.options, page.network, page.device
     sets = {name: run.images for name, run in page.runs.items()}
-    if o.reals.train_dir is not None or (o.reals.dataset or page.first.dataset) == "digits":
+    if has_reals(sets, o.reals):
         folders = {name: run.folder for name, run in page.runs.items()}
         return diversity_report.beside_reals(sets, folders, o, network, device)[0]
     with progress_bar(sum(map(len, sets.values())), "features", " images") as bar:
         return {name: measures.measure_alone(images, network, device, bar)
                 for name, images in sets.items()}
+
+
+def has_reals(sets, reals):
+    """Whether {name: ImageSet} are held beside real images, which are given or in memory.
+
+    reals: report.options.RealImages.
+    """
+    datasets = [reals.dataset] if reals.dataset else [images.dataset for images in sets.values()]
+    return reals.train_dir is not None or "digits" in datasets
 
 
 def diversity_table(measured):

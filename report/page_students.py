@@ -2,12 +2,13 @@
 
 import csv
 import io
+import math
 import statistics
 from collections import Counter
 
 from report import document, page_figures
 from report.document import Bullets, Fold, Picture, Pictures, Section, Table, Text
-from report.verdicts import spread, standard_error
+from report.verdicts import LEVEL, sampling_error, spread, standard_error, stats
 
 MOST_SENTENCES = 8  # more are folded away
 # The teachers' recipes for digits were chosen by looking at the test digits.
@@ -63,33 +64,35 @@ def measured_words(runs, recipes):
              f"{' and of its labels' if labels else ''}")
     soft = ("Soft labels come from the teachers, hard labels are the class alone. "
             if len({recipe.labels for recipe in recipes}) > 1 else "")
-    bold = "Bold: the best, and what cannot be told from it. " * (len(runs) > 1)
+    bold = ("Bold: the best, and what a t-test at 5 % cannot tell from it. Its standard error "
+            "joins that of the test images and that of the seeds. " * (len(runs) > 1))
     return (f"Top-1 is the best of the tests{tests} on "
             f"{' or '.join(f'{count:,}' for count in counts)} real images that no student was "
             f"trained on{DIGITS_CAVEAT if digits else ''}; {seeds}. {bold}{soft}"
             "Best and last test of every seed are in students.csv.")
 
 
-def sampling_error(percent, count):
-    """Standard error of a proportion measured on `count` images, all in per cent.
-
-    100 sqrt(p (1 - p) / n).
-    """
-    return 100 * (percent / 100 * (1 - percent / 100) / count) ** 0.5
-
-
 def differ(ours, theirs, count):
     """(whether the means of two lists of accuracies differ, the standard error of the difference).
 
-    In per cent, a number per seed, measured on `count` images. A difference counts from two
-    standard errors of it: the root of the sum of squares of each mean's sampling error, which more
-    seeds do not make smaller, and of its standard error over the seeds.
+    In per cent, a number per seed, measured on `count` images. The squared error e^2 is the sum of
+    each mean's squared sampling error, which more seeds do not make smaller, and of its squared
+    standard error s^2 over n seeds. A difference counts where a t-test with e^4 / sum of
+    (s^4 / (n - 1)) degrees of freedom gives equal means less than 5 % (Welch's, with an error
+    that is known beside the seeds'). It is not paired: the sets may come from anywhere.
     """
-    errors = [error for values in (ours, theirs)
-              for error in (sampling_error(statistics.mean(values), count),
-                            standard_error(values) or 0)]
-    error = sum(error ** 2 for error in errors) ** 0.5
-    return abs(statistics.mean(ours) - statistics.mean(theirs)) > 2 * error, error
+    rows = (ours, theirs)
+    of_seeds = [(standard_error(row) or 0) ** 2 for row in rows]
+    error = math.sqrt(sum(of_seeds) + sum(
+        sampling_error(statistics.mean(row), count) ** 2 for row in rows))
+    difference = abs(statistics.mean(ours) - statistics.mean(theirs))
+    if not error:
+        return difference > 0, error
+
+    doubt = sum(part**2 / (len(row) - 1)
+                for part, row in zip(of_seeds, rows, strict=True) if part)
+    freedom = error**4 / doubt if doubt else math.inf
+    return bool(2 * stats().t.sf(difference / error, freedom) < LEVEL), error
 
 
 def findings(runs, recipes):

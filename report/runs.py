@@ -157,7 +157,7 @@ def _student(path):
     try:
         return Student(recipe_of(result), result["options"]["seed"], result["best"]["top1"],
                        result["last"]["top1"], tests_in(path.with_name("metrics.jsonl")), result)
-    except (LookupError, TypeError) as error:
+    except (LookupError, TypeError, AttributeError) as error:
         raise damaged(path, "validate", f"it does not say {error}") from None
 
 
@@ -169,14 +169,19 @@ def recipe_of(result):
                      for name in changed if name not in _LEFT_OUT)
     label_settings = tuple(f"{name} {_words(value)}"
                            for name, value in _label_options(result).items()
-                           if value is not None and name not in (*_FREE, *changed))
+                           if value not in (None, []) and name not in (*_FREE, *changed))
     return Recipe(options["student"], labels, result.get("preset", ""), settings, label_settings)
 
 
 def _label_options(result):
     """Options of a student's soft labels, of which older ones know crops alone; {} of hard ones."""
     labels = (result.get("identity") or {}).get("labels")
-    return {"augment": "crop", **labels["options"]} if labels else {}
+    if not labels:
+        return {}
+    options = {"augment": "crop", **labels["options"]}
+    if "source" in options:  # of imported ones: the tool, and the hash of a file
+        options["source"] = options["source"].split(",")[0]
+    return options
 
 
 def tell_apart(runs):

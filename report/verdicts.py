@@ -8,10 +8,18 @@ HOLDS, FAILS, UNSURE = "holds", "does not hold", "cannot be told"
 LEVEL = 0.05  # of every test
 
 
-def spread(values):
-    """"97.6", or "97.6 ± 0.3" with the standard deviation over seeds."""
-    text = f"{statistics.mean(values):.1f}"
-    return text if len(values) < 2 else f"{text} ± {statistics.stdev(values):.1f}"
+def spread(values, digits=1):
+    """"97.6", or "97.6 ± 0.3" with the standard deviation over seeds. digits: behind the point."""
+    text = f"{statistics.mean(values):.{digits}f}"
+    return text if len(values) < 2 else f"{text} ± {statistics.stdev(values):.{digits}f}"
+
+
+def sampling_error(percent, count):
+    """Standard error of a proportion p measured on n = `count` images, all in per cent.
+
+    100 sqrt(p (1 - p) / n).
+    """
+    return 100 * math.sqrt(percent / 100 * (1 - percent / 100) / count)
 
 
 def standard_error(values):

@@ -1,12 +1,12 @@
 """What reproduce.compare found: the scores of DD-Ranking, and the page about all sets."""
 
 import csv
-import statistics
 
 from report.document import NONE, Section, Table, Text
 from report.options import Page
 from report.page_content import write_page
 from report.scores import augmentation_robust_score, label_robust_score
+from report.verdicts import spread
 from reproduce.compare import WHOLE
 from reproduce.compare_plan import needs_labels
 from utils import options
@@ -115,7 +115,4 @@ def score_section(lines):
 
 
 def _mean(values):
-    if None in values:
-        return NONE
-    text = f"{statistics.mean(values):.3f}"
-    return text if len(values) < 2 else f"{text} ± {statistics.stdev(values):.3f}"
+    return NONE if None in values else spread(values, 3)

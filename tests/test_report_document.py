@@ -93,3 +93,9 @@ def test_all_pictures_are_found():
     assert document.pictures_of(PAGE) == [PICTURE, PICTURE]
     assert document.pictures_of(Document("t", (), (Section("s", (
         Fold("f", (Pictures((PICTURE,)),)),)),))) == [PICTURE]
+
+
+def test_markdown_finds_pictures_in_a_folder_of_any_name():
+    page = Document("t", (), (Section("s", (Pictures((Picture("p.png", b"", "a"),)),)),))
+    text = document.as_markdown(page, "my page (1)_files")
+    assert "![a](my%20page%20%281%29_files/p.png)" in text

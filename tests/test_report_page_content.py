@@ -114,6 +114,13 @@ def test_another_network_must_be_there(out):
         write(out, "prism", network="alexnet")
 
 
+def test_held_out_images_need_the_real_training_images(out):
+    with pytest.raises(UserError, match="val: is measured beside the real training images alone, "
+                                        "and these are not given. Give --train-dir too."):
+        write(out, "prism", val_dir=out / "val")
+    assert not (out / "page.html").exists()
+
+
 def test_large_images_are_reduced(tmp_path):
     tiny.image_folder(tmp_path / "plain", ("a", "b"), 3, (224, 224))
     write(tmp_path, "plain", network="none")

@@ -21,10 +21,6 @@ RUNS = {run.name: run for run in (a_run("PRISM", [90.0, 92.0], [80.0, 80.0]),
                                   a_run("other", [50.0, 50.0], [81.0, 81.0]))}
 
 
-def test_sampling_error_by_hand():
-    assert math.isclose(page_students.sampling_error(90.0, 400), 1.5)
-
-
 def test_findings_say_what_the_test_images_cannot_tell():
     assert page_students.findings(RUNS, [SOFT, HARD]) == [
         "resnet18, soft labels: PRISM is 41.0 points above other.",
@@ -51,6 +47,17 @@ def test_a_difference_counts_beside_the_test_images_and_beside_the_seeds():
     clear, error = page_students.differ([90.0, 90.0], [70.0, 90.0], 400)
     assert not clear
     assert math.isclose(error, (1.5 ** 2 + 2.0 ** 2 + 10 ** 2) ** 0.5)
+
+
+def test_few_seeds_tell_less_than_many():
+    """Welch's degrees of freedom: with one, Student's t is 12.7 at 5 %; with eight, 2.31."""
+    assert not page_students.differ([50.0, 52.0], [56.0], 10**9)[0]  # t = 5 / 1
+    assert page_students.differ([50.0, 52.0], [64.0], 10**9)[0]  # t = 13
+    many = [50.0, 52.0] * 4 + [51.0]  # s^2 = 1, n = 9: an error of 1/3
+    for other, clear in ((51.76, False), (51.78, True)):  # t = 2.28 and 2.34
+        assert page_students.differ(many, [other], 10**9)[0] is clear
+    assert page_students.differ([100.0], [100.0], 400) == (False, 0)
+    assert page_students.differ([100.0], [0.0], 400) == (True, 0)
 
 
 def test_the_table_has_mean_and_spread_and_marks_what_is_as_good_as_the_best():

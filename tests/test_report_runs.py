@@ -96,6 +96,16 @@ def test_two_sets_of_one_recipe_are_told_apart_by_their_labels_alone(run, tmp_pa
     assert {student.recipe.label_settings for student in alone.students} == {()}
 
 
+def test_imported_labels_are_told_by_the_tool_that_they_come_from(run):
+    for name, word in (("soft_seed0", "ab"), ("soft_seed1", "cd")):
+        tiny.finished_student(run, name, int(name[-1]), labels={"options": {
+            "teachers": [], "ensemble": None, "source": f"FKD files, SHA-256 of the first {word}"}})
+    tiny.finished_student(run, "own", labels={"options": ONE})
+    recipes = {student.recipe.label_settings for student in runs.tell_apart(
+        {"A": read(run)})["A"].students if student.recipe.labels == "soft"}
+    assert recipes == {("source FKD files",), ("teachers resnet18", "label_format fp16")}
+
+
 def test_the_steps_of_a_run_are_those_of_its_folder_and_of_its_teachers(run):
     assert titles(read(run)) == ["recover", "soft"]
     manifest = json.loads((run / "images.json").read_text())
