@@ -156,8 +156,7 @@ def read_facts(folders, sets, o):
         chosen = ",".join(names)
 
     recipe = {name: value for name, value in labels.get("options", {}).items()
-              if name not in ("image_size", "label_format", "label_top_k", "compile")
-              and value is not None}
+              if name not in ("image_size", "compile") and value is not None}
     weights = o.labels.teacher_weights or labels.get("teacher_weights")
     epochs = next((manifest["asked"][1] for manifest in [*relabelled, *labelled]), None)
     return Facts(dataset, first.image_size, chosen, recipe, _same_words(weights), epochs,

@@ -77,7 +77,8 @@ def test_a_random_subset_is_drawn_anew_for_every_seed(root):
 def test_a_sets_own_labels_serve_where_they_are_the_recipe(root):
     write_json(root / "run/labels/labels.json", {
         "options": {"teachers": [NET], "flip_prob": 0.0, "batch_size": 7, "image_size": 32,
-                    "fkd_seed": 42}, "asked": [0, 6], "identity": {},
+                    "fkd_seed": 42, "label_format": "int8", "label_top_k": None},
+        "asked": [0, 6], "identity": {},
         "teacher_weights": str(root / "teachers"), "stem": "small"})
     sets, o = compare.parse([f"A={root / 'run'}", f"B={root / 'other'}", "--protocol", "soft",
                              "--output-dir", str(root / "out"), "--seeds", "0"])
@@ -85,7 +86,7 @@ def test_a_sets_own_labels_serve_where_they_are_the_recipe(root):
     relabels = [command for command in plan.graph if command.stage == "relabel"]
     assert [c.title for c in relabels] == ["relabel: set_B/labels_soft",
                                            "relabel: random_ipc2_seed0/labels_soft"]
-    assert relabels[0].options["batch_size"] == 7
+    assert (relabels[0].options["batch_size"], relabels[0].options["label_format"]) == (7, "int8")
     student = next(iter(plan.graph))
     assert student.options["fkd_path"] == root / "run/labels"
     assert (student.options["epochs"], student.options["stem"]) == (6, "small")
