@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data import hugging_face
-from data.class_lists import class_list
+from data.class_lists import class_names
 from data.names import AUGMENT_WORDS, AUGMENTS
 from utils import options
 from utils.errors import UserError
@@ -105,7 +105,7 @@ class RdedSource:
     classes: tuple | None = option(
         None, "names of the classes in their order: imagenette, imagewoof, imageidc, a text file "
         "with one in each line, or names with commas between them (default: unknown)",
-        group="data", type=class_list)
+        group="data", type=class_names)
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class HuggingFaceTarget:
     classes: tuple | None = option(
         None, "names of the classes in their order: imagenette, imagewoof, imageidc, a text file "
         "with one in each line, or names with commas between them (default: those of images.json "
-        "or of the class folders)", group="data", type=class_list)
+        "or of the class folders)", group="data", type=class_names)
     title: str | None = option(None, "heading of the card (default: data and IPC)")
     data: str | None = option(None, "what was distilled, for the card (default: the dataset that "
                               "images.json says, or not stated)")
@@ -157,7 +157,7 @@ class HuggingFaceSource:
     classes: tuple | None = option(
         None, "what the training data calls these classes, wnids for instance, in the dataset's "
         "order: imagenette, imagewoof, imageidc, a text file with one in each line, or names with "
-        "commas between them (default: the dataset's names)", group="data", type=class_list)
+        "commas between them (default: the dataset's names)", group="data", type=class_names)
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ class FixedLabels:
     classes: tuple | None = option(
         None, "names of the classes in their order: imagenette, imagewoof, imageidc, a text file "
         "with one in each line, or names with commas between them (default: unknown)",
-        group="data", type=class_list)
+        group="data", type=class_names)
     ipc: int | None = option(None, "images per class, where neither --labels nor --classes says "
                              "how many classes there are", group="data", type=options.positive_int)
     epochs: int = option(300, "epochs of label files; each shows every image with its label",
