@@ -16,9 +16,8 @@ from utils.options import RoomOptions, option
 class Labels:
     """Our side: a run folder with images and their labels."""
 
-    output_dir: Path = option(
-        None, "our run folder, shared by the three stages", group="data", type=options.path,
-        required=True)
+    output_dir: Path | None = option(
+        None, "our run folder, shared by the three stages", group="data", type=options.path)
     train_dir: Path | None = option(
         None, "distilled images that the labels belong to, one folder per class, of any tool "
         "or hf:USER/NAME (default: OUTPUT_DIR/images)", group="data",
@@ -269,7 +268,18 @@ def parse(prog, commands, argv=None):
     if hasattr(parsed, "images") and not (parsed.images.output_dir or parsed.images.train_dir):
         raise UserError("which images are exported? Give --output-dir, a run folder, or "
                         "--train-dir, a folder of class folders.")
+    if hasattr(parsed, "labels"):
+        _check_labels(parsed.labels, getattr(parsed, "tensors", None))
     return command, parsed
+
+
+def _check_labels(places, tensors):
+    """Raise UserError for images or labels that are nowhere. tensors: without labels, or None."""
+    without = tensors is not None and tensors.labels is None
+    known = places.train_dir and (without or places.fkd_path)
+    if not (places.output_dir or known):
+        raise UserError("where are the images and their labels? Give --output-dir, a run folder, "
+                        "or --train-dir" + ("." if without else " and --fkd-path."))
 
 
 def _parser(prog, name, commands):
