@@ -1,11 +1,13 @@
 """Folders of images, one per class, and the mistakes that people make with them."""
 
 import os
+import re
 from pathlib import Path
 
 from data.images import SUFFIXES
 from utils.errors import UserError
 
+_NUMBER = re.compile(r"_id(\d+)$")  # of an image: class000_id003.jpg
 
 def class_folders(root, inside=()):
     """{class folder: sorted image files}, folders sorted by name. Lists every folder once.
@@ -35,6 +37,16 @@ def class_folders(root, inside=()):
         raise UserError(f"{root}: no images in {len(empty)} of {len(listed)} class folders, the "
                         f"first is {empty[0]}. {advice}")
     return listed
+
+
+def image_numbers(files):
+    """The numbers of a class's images, which the names of their files end in.
+
+    Their places instead where a name has none, or where two have the same.
+    """
+    found = [_NUMBER.search(path.stem) for path in files]
+    numbers = [int(match[1]) for match in found if match]
+    return numbers if len(set(numbers)) == len(files) else list(range(len(files)))
 
 
 def _listed(folder):

@@ -7,18 +7,19 @@ lines is the order of the labels. Imports no PyTorch.
 import os
 from pathlib import Path
 
+from data.names import is_wnids
 from utils import options
 from utils.errors import UserError
 
 _FOLDER = Path(__file__).parent / "classes"
 
 
-def class_list(name):
+def class_list(name, whole_lines=False):
     """The class folders of a list, in the order of their labels, as a tuple.
 
     name: "imagenette", "imagewoof", "imageidc", the path of a text file, or the class folders
-    themselves with commas between them. Raises UserError for a file that is missing, and for a list
-    that is empty or names a class twice.
+    themselves with commas between them. whole_lines: see class_names. Raises UserError for a file
+    that is missing, and for a list that is empty or names a class twice.
     """
     file = _file(name)
     try:
@@ -29,13 +30,24 @@ def class_list(name):
                         f"{', '.join(known_lists())}, a text file with a class folder in each "
                         "line, or class folders with commas between them.") from None
 
-    names = [line.split()[0] for line in lines if line.strip()]
+    names = [line.strip() for line in lines if line.strip()]
+    folders = [line.split()[0] for line in names]
+    if not typed and (not whole_lines or is_wnids(folders)):
+        names = folders
     repeated = next((name for name in names if names.count(name) > 1), None)
     if not names or repeated:
         found = f"{repeated} twice" if repeated else "no line"
         raise UserError(f"{name if typed else file}: found {found}, expected every class folder "
                         "once. Mend the list.")
     return tuple(names)
+
+
+def class_names(name):
+    """What classes are called, as a tuple: class_list, but lines of a file are whole names.
+
+    Lines that begin with wnids are class folders, as in the lists of the project.
+    """
+    return class_list(name, whole_lines=True)
 
 
 def known_lists():

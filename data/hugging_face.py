@@ -26,6 +26,7 @@ _SPLITS = {"train": ("train",), "test": ("test", "validation", "valid", "val")}
 _IMAGES, _LABELS = ("image", "img"), ("label", "class_id")
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tiff",
              "GIF": ".gif", "PPM": ".ppm"}
+_MPO = {"MPO": ".jpg"}  # what Pillow calls a JPEG of several pictures, as phones write them
 
 
 def train_images(text):
@@ -129,7 +130,7 @@ def _suffix(where, data):
 
     try:
         with Image.open(io.BytesIO(data or b""), formats=list(_SUFFIXES)) as image:
-            return _SUFFIXES[image.format]
+            return (_SUFFIXES | _MPO)[image.format]
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError,
             Image.DecompressionBombError) as error:
         raise UserError(f"{where}: not a readable image ({error}). Ask the dataset's author, or "
@@ -223,7 +224,7 @@ def _rows(name, dataset, datasets):
     names = getattr(features[label], "names", None)
     if names is not None:
         return Rows(name, dataset, image, label, list(names), False)
-    values = set(dataset[label])
+    values = set(dataset[label]) if isinstance(features[label], datasets.Value) else {None}
     if all(isinstance(value, str) for value in values):
         return Rows(name, dataset, image, label, sorted(values), False)
     if not all(isinstance(value, int) and value >= 0 for value in values):

@@ -1,6 +1,7 @@
 """The dataset card (README.md) of an exported set, from its images.json. Nothing is invented."""
 
 import json
+import shlex
 
 from data.names import class_words
 
@@ -67,8 +68,10 @@ def command(manifest):
     entry = _ENTRIES.get(manifest.get("method"), "recover.data_synthesis")
     values, words = manifest["options"], [f"python -m {entry}"]
     names = manifest.get("preset_changed", list(values))
+    if values.get("backbone") != "sd":  # others refuse a prompt
+        names = [name for name in names if name not in ("prompt", "negative_prompt")]
     if manifest.get("preset"):
-        words.append(f"--preset {manifest['preset']}")
+        words.append(f"--preset {shlex.quote(manifest['preset'])}")
     if "asked" in manifest:
         words.append("--ipc-start {} --ipc-end {}".format(*manifest["asked"]))
     for name in names:
@@ -77,10 +80,12 @@ def command(manifest):
             words.append(option)
         elif value is not None and value is not False and name not in ("ipc_start", "ipc_end"):
             many = value if isinstance(value, list) else [value]
-            words.append(" ".join([option, *map(str, many)]))
+            words.append(shlex.join([option, *map(str, many)]))
     places = "--output-dir OUTPUT_DIR"
     if values.get("dataset") != "digits":
         places += " --train-dir TRAIN_DIR"
+    if values.get("backbone") == "pixel-dit":
+        places += " --weights WEIGHTS"
     return " \\\n    ".join([*words, places])
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data import hugging_face
-from data.class_lists import class_list
+from data.class_lists import class_names
 from data.names import AUGMENT_WORDS, AUGMENTS
 from utils import options
 from utils.errors import UserError
@@ -16,9 +16,8 @@ from utils.options import RoomOptions, option
 class Labels:
     """Our side: a run folder with images and their labels."""
 
-    output_dir: Path = option(
-        None, "our run folder, shared by the three stages", group="data", type=options.path,
-        required=True)
+    output_dir: Path | None = option(
+        None, "our run folder, shared by the three stages", group="data", type=options.path)
     train_dir: Path | None = option(
         None, "distilled images that the labels belong to, one folder per class, of any tool "
         "or hf:USER/NAME (default: OUTPUT_DIR/images)", group="data",
@@ -105,7 +104,7 @@ class RdedSource:
     classes: tuple | None = option(
         None, "names of the classes in their order: imagenette, imagewoof, imageidc, a text file "
         "with one in each line, or names with commas between them (default: unknown)",
-        group="data", type=class_list)
+        group="data", type=class_names)
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,7 @@ class HuggingFaceTarget:
     classes: tuple | None = option(
         None, "names of the classes in their order: imagenette, imagewoof, imageidc, a text file "
         "with one in each line, or names with commas between them (default: those of images.json "
-        "or of the class folders)", group="data", type=class_list)
+        "or of the class folders)", group="data", type=class_names)
     title: str | None = option(None, "heading of the card (default: data and IPC)")
     data: str | None = option(None, "what was distilled, for the card (default: the dataset that "
                               "images.json says, or not stated)")
@@ -157,7 +156,7 @@ class HuggingFaceSource:
     classes: tuple | None = option(
         None, "what the training data calls these classes, wnids for instance, in the dataset's "
         "order: imagenette, imagewoof, imageidc, a text file with one in each line, or names with "
-        "commas between them (default: the dataset's names)", group="data", type=class_list)
+        "commas between them (default: the dataset's names)", group="data", type=class_names)
 
 
 @dataclass(frozen=True)
@@ -222,7 +221,7 @@ class FixedLabels:
     classes: tuple | None = option(
         None, "names of the classes in their order: imagenette, imagewoof, imageidc, a text file "
         "with one in each line, or names with commas between them (default: unknown)",
-        group="data", type=class_list)
+        group="data", type=class_names)
     ipc: int | None = option(None, "images per class, where neither --labels nor --classes says "
                              "how many classes there are", group="data", type=options.positive_int)
     epochs: int = option(300, "epochs of label files; each shows every image with its label",
@@ -269,7 +268,18 @@ def parse(prog, commands, argv=None):
     if hasattr(parsed, "images") and not (parsed.images.output_dir or parsed.images.train_dir):
         raise UserError("which images are exported? Give --output-dir, a run folder, or "
                         "--train-dir, a folder of class folders.")
+    if hasattr(parsed, "labels"):
+        _check_labels(parsed.labels, getattr(parsed, "tensors", None))
     return command, parsed
+
+
+def _check_labels(places, tensors):
+    """Raise UserError for images or labels that are nowhere. tensors: without labels, or None."""
+    without = tensors is not None and tensors.labels is None
+    known = places.train_dir and (without or places.fkd_path)
+    if not (places.output_dir or known):
+        raise UserError("where are the images and their labels? Give --output-dir, a run folder, "
+                        "or --train-dir" + ("." if without else " and --fkd-path."))
 
 
 def _parser(prog, name, commands):

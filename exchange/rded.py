@@ -28,7 +28,7 @@ def export(images, folder):
 
     Raises UserError for more classes or images of a class than five digits can number.
     """
-    from data.class_folders import class_folders
+    from data.class_folders import class_folders, image_numbers
     from data.image_set import open_distilled
     from data.run_folder import check_apart
     from exchange.folders import copy_files
@@ -38,7 +38,7 @@ def export(images, folder):
     check_apart("--folder", folder, images)
     targets = {}
     for label, files in enumerate(class_folders(images).values()):
-        for number, path in zip(_numbers(files), files, strict=True):
+        for number, path in zip(image_numbers(files), files, strict=True):
             name = f"class{label:05d}_id{number:05d}{path.suffix}"
             targets[f"{label:05d}/{name}"] = path
             if label > 99_999 or number > 99_999:
@@ -50,13 +50,6 @@ def export(images, folder):
     if others:
         print(f"note: these images are {', '.join(sorted(others))}, RDED's own are .jpg.")
     print(f"export: {len(targets)} images are in {folder}")
-
-
-def _numbers(files):
-    """The numbers in the names of a class's files, or their places where a name has none."""
-    found = [re.search(r"_id(\d+)$", path.stem) for path in files]
-    numbers = [int(match[1]) for match in found if match]
-    return numbers if len(set(numbers)) == len(files) else range(len(files))
 
 
 def import_(folder, run, classes=None):

@@ -1,9 +1,8 @@
 """Finished sets of images as reports and figures read them: the same classes, their features."""
 
-import re
-
 import torch
 
+from data.class_folders import image_numbers
 from data.image_set import check_order, open_distilled
 from data.images import normalise
 from data.names import numbers_advice
@@ -13,7 +12,6 @@ from utils import distributed
 from utils.errors import UserError
 
 BATCH = 250  # images in a forward
-_NUMBER = re.compile(r"_id(\d+)$")
 
 
 def open_sets(runs, workers):
@@ -81,13 +79,11 @@ def choose_classes(wanted, names, most):
 def of_class(images, label):
     """{number: index} of a class's images.
 
-    The number is the one in the file name (class000_id003.jpg), or else the place in the class.
+    The numbers are those in the files' names (class000_id003.jpg), or else places in the class.
     """
     indices = (images.labels == label).nonzero()[:, 0].tolist()
-    numbers = [_NUMBER.search(images.paths[index].stem) for index in indices]
-    if all(numbers):
-        return {int(number[1]): index for number, index in zip(numbers, indices, strict=True)}
-    return dict(enumerate(indices))
+    numbers = image_numbers([images.paths[index] for index in indices])
+    return dict(zip(numbers, indices, strict=True))
 
 
 def open_with_network(options):

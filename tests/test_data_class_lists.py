@@ -3,7 +3,7 @@
 import pytest
 from timm.data import ImageNetInfo
 
-from data.class_lists import class_list, known_lists
+from data.class_lists import class_list, class_names, known_lists
 from utils.errors import UserError
 
 # Label of ImageNet-1K of every class, in the order of the list.
@@ -28,6 +28,7 @@ def test_a_file_of_ones_own(tmp_path):
 
 def test_names_with_commas_between_them():
     assert class_list("shoes,bags, hats") == ("shoes", "bags", "hats")
+    assert class_list("red shoes, bags,") == class_names("red shoes,bags") == ("red shoes", "bags")
     with pytest.raises(UserError, match="a,b,a: found a twice, expected every class folder once"):
         class_list("a,b,a")
 
@@ -40,3 +41,11 @@ def test_a_list_that_is_none_is_refused(tmp_path, content, words):
         file.write_text(content)
     with pytest.raises(UserError, match=words):
         class_list(str(file))
+
+
+def test_lines_of_names_are_whole_unless_they_begin_with_wnids(tmp_path):
+    (tmp_path / "mine.txt").write_text("great white shark\n\n tench \n")
+    assert class_names(str(tmp_path / "mine.txt")) == ("great white shark", "tench")
+    (tmp_path / "wnids.txt").write_text("n01484850 great white shark\nn01440764 tench\n")
+    assert class_names(str(tmp_path / "wnids.txt")) == ("n01484850", "n01440764")
+    assert class_names("imagenette") == class_list("imagenette")

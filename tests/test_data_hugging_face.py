@@ -192,6 +192,29 @@ def test_what_cannot_be_read_is_one_sentence(datasets, monkeypatch, tmp_path):
     assert not list((tmp_path / "home").rglob("train"))
 
 
+def test_a_jpeg_of_several_pictures_is_a_jpeg(datasets, monkeypatch):
+    buffer = io.BytesIO()
+    one, other = (Image.new("RGB", (8, 8), colour) for colour in ("white", "black"))
+    one.save(buffer, "MPO", save_all=True, append_images=[other])
+    features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=["a"])}
+    row = {"image": [{"bytes": buffer.getvalue(), "path": "x"}], "label": [0]}
+    hub(datasets, monkeypatch, train=(features, row))
+    images = open_distilled(hugging_face.train_images("hf:USER/NAME"))
+    assert images.paths[0].name == "0.jpg"
+    assert images.picture(0).getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(("labels", "kind"), [([[0], [1]], "list"), ([0.0, 1.5], "float32"),
+                                              ([0, -2], "int64"), ([None, 1], "int64")])
+def test_labels_of_other_kinds_are_refused(datasets, monkeypatch, labels, kind):
+    feature = (datasets.Sequence(datasets.Value("int64")) if kind == "list" else
+               datasets.Value(kind))
+    hub(datasets, monkeypatch, train=({"image": datasets.Image(), "label": feature},
+                                      columns(labels)))
+    with pytest.raises(UserError, match="hf:USER/NAME: the column label is not made of class numb"):
+        hugging_face.train_images("hf:USER/NAME")
+
+
 def test_a_dataset_that_the_library_has_in_its_cache_is_read_without_a_network(datasets, tmp_path):
     """The library's own cache, as a fetch of user/set leaves it."""
     features = datasets.Features({"image": datasets.Image(),

@@ -81,6 +81,20 @@ def test_labels_of_mixed_views_are_refused(run, tmp_path):
         call("export", run, tmp_path / "images.pt")
 
 
+def test_images_of_another_tool_need_no_run_folder(run, tmp_path):
+    images = "--images", str(tmp_path / "a.pt")
+    main(["export", "--train-dir", str(run / "images"), *images])
+    call("export", run, tmp_path / "b.pt")
+    assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
+
+    sentence = "where are the images and their labels. Give --output-dir, a run folder, or --train"
+    with pytest.raises(UserError, match=f"{sentence}-dir.$"):
+        main(["export", *images])
+    with pytest.raises(UserError, match=f"{sentence}-dir and --fkd-path.$"):
+        main(["export", "--train-dir", str(run / "images"), *images, "--labels",
+              str(tmp_path / "labels.pt")])
+
+
 def theirs(folder, labels=None):
     """Tensors of 2 classes of 2 images, made by hand."""
     images = torch.arange(4).view(4, 1, 1, 1).expand(4, 3, 8, 8).clone().float() / 4

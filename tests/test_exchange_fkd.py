@@ -91,6 +91,16 @@ def test_files_have_the_items_of_the_field(run, tmp_path, mix, number):
     assert sorted(seen) == list(range(9))
 
 
+def test_folders_of_their_own_need_no_run_folder(run, tmp_path):
+    tiny.label_folder(run, 1, batch_size=BATCH)
+    export(run, tmp_path / "FKD")
+    main(["export", "--train-dir", str(run / "images"), "--fkd-path", str(run / "labels"),
+          "--folder", str(tmp_path / "same")])
+    assert files(tmp_path / "same") == files(tmp_path / "FKD")
+    with pytest.raises(UserError, match="where are the images and their labels. Give --output-dir"):
+        main(["import", "--train-dir", str(run / "images"), "--folder", str(tmp_path / "FKD")])
+
+
 def read_by_hand(path, images):
     """Views float [B, 3, S, S] and logits of a batch file. images: paths in ImageFolder's order."""
     crops, flips, partners, lam, box, logits, order = torch.load(path, weights_only=True)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shlex
 import sys
 
 import pytest
@@ -11,7 +12,11 @@ from PIL import Image
 
 from data.image_set import open_distilled
 from data.labels import LabelStore
+from exchange.card import command
 from exchange.huggingface import main
+from recover import options as recover_options
+from recover.dap import options as dap_options
+from utils import options
 from utils.errors import UserError
 
 NAMES = ["cat", "dog", "owl"]
@@ -276,3 +281,41 @@ def test_push_says_why_it_cannot(hub, run, tmp_path, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(UserError, match="needs your own token of the hub, found none in the env"):
         push(tmp_path / "hf")
+
+
+def test_names_with_spaces_are_whole(datasets, run, tmp_path):
+    export(run, tmp_path / "hf", "--classes", "number zero,one,golden nine")
+    train = datasets.load_dataset(str(tmp_path / "hf"))["train"]
+    assert train.features["label"].names == ["number zero", "one", "golden nine"]
+
+
+DAP = ["--output-dir", "x", "--train-dir", "y"]
+
+
+def words_of(text):
+    """What a shell makes of a command over several lines."""
+    return shlex.split(text.replace("\\\n", ""))
+
+
+@pytest.mark.parametrize("argv", [
+    DAP, [*DAP, "--backbone", "sd", "--prompt", "a photo of {}, sharp", "--negative-prompt", ""],
+    [*DAP, "--backbone", "pixel-dit", "--weights", "w", "--gamma", "0", "--dataset", "digits"]])
+def test_the_command_of_a_dap_card_is_one(argv):
+    made = dap_options.resolve(dap_options.parse([*argv, "--ipc-end", "3"]))
+    text = command({"method": "dap", "options": options.stored(made), "asked": [0, 3]})
+    python, flag, module, *words = words_of(text)
+    assert (python, flag, module) == ("python", "-m", "recover.dap_synthesis")
+    again = dap_options.resolve(dap_options.parse(words))
+    assert options.stored(again) == options.stored(made)
+    assert again.images.ipc_end == 3
+
+
+def test_the_command_of_a_card_is_one():
+    argv = ["--output-dir", "x", "--train-dir", "y", "--preset", "prism", "--lr", "0.3",
+            "--bn-teachers", "alexnet", "resnet18", "--classes", "red shoes,bags", "--ipc-end", "2"]
+    made = recover_options.parse(argv)
+    stored = options.stored(made)
+    text = command({"preset": "prism", "options": json.loads(json.dumps(stored)),
+                    "asked": [0, 2], "preset_changed": sorted(made.changed & set(stored))})
+    again = recover_options.parse(words_of(text)[3:])
+    assert options.stored(again) == stored

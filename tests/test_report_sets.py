@@ -79,11 +79,13 @@ def test_ten_classes_by_default():
 
 
 def test_numbers_come_from_file_names_where_they_have_them():
-    paths = ["a/class000_id007.png", "a/class000_id009.png", "b/x.png", "b/y.png"]
+    paths = ["a/class000_id007.png", "a/class000_id009.png", "b/x.png", "b/y.png",
+             "c/x_id1.png", "c/y_id1.png", "c/z_id2.png"]
     images = types.SimpleNamespace(paths=[Path(path) for path in paths],
-                                   labels=torch.tensor([0, 0, 1, 1]))
+                                   labels=torch.tensor([0, 0, 1, 1, 2, 2, 2]))
     assert sets.of_class(images, 0) == {7: 0, 9: 1}
     assert sets.of_class(images, 1) == {0: 2, 1: 3}
+    assert sets.of_class(images, 2) == {0: 4, 1: 5, 2: 6}  # no image is lost to a repeated number
 
 
 def test_features_do_not_depend_on_batches(folder, monkeypatch):
