@@ -4,12 +4,14 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from benchmarks import cell, gpu, gpu_parts, gpu_report
+from benchmarks import cell, gpu, gpu_parts, gpu_report, recover_steps
 from benchmarks.gpu import Part, take
 
 ROOT = Path(__file__).parents[1]
@@ -83,6 +85,46 @@ def test_the_budget_leaves_out_and_stops(capsys):
     assert figures["left out"] == {"long": "budget", "slow": "budget, when it had begun"}
     assert figures["failed"] == {"slower": {"error": "failed: not finished after 0.1 s"}}
     assert "long: left out: budget\n" in capsys.readouterr().out
+
+
+def test_a_part_that_memory_does_not_hold_is_no_failure(capsys):
+    def large(found, *_):
+        found["bf16"] = 1
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    figures = {"parts": {}, "left out": {}, "failed": {}}
+    take(Part("floor", 1, 9, 1), large, figures, None, CPU, left=8)
+    assert figures == {"parts": {"floor": {"bf16": 1}}, "failed": {},
+                       "left out": {"floor": "out of GPU memory"}}
+    assert "floor: out of GPU memory (0 s)\n" in capsys.readouterr().out
+
+
+def test_units_that_memory_does_not_hold_are_a_row(capsys):
+    def row(text, _):
+        raise RuntimeError(text)
+
+    recover, figures = SimpleNamespace(row=row, work=SimpleNamespace(device=CPU)), {}
+    gpu_parts.add_row(figures, recover, "bf16", "cuDNN error: CUDNN_STATUS_ALLOC_FAILED", 5)
+    assert figures == {"bf16": [{"units": 5, "out of memory": True}]}
+    assert capsys.readouterr().out == "  bf16, units 5: out of memory\n"
+    with pytest.raises(RuntimeError, match="a defect"):
+        gpu_parts.add_row(figures, recover, "bf16", "a defect", 5)
+
+
+def test_the_floor_builds_each_network_of_the_reference_once(monkeypatch):
+    names, network = [], recover_steps.network
+    monkeypatch.setattr(recover_steps, "network", lambda *of: names.append(of[0]) or network(*of))
+    monkeypatch.setattr(gpu_parts.measure, "in_turn", lambda steps, *_: dict.fromkeys(steps, 1.0))
+    args = gpu.get_args_parser().parse_args([
+        "--batch-size", "2", "--image-size", "64", "--bn-teachers", "alexnet", "squeezenet1_1",
+        "shufflenet_v2_x0_5"])
+    figures = {}
+    gpu_parts.recover_floor(figures, args, CPU)
+    # Ours and the floor in two precisions, of those that have BatchNorm; the reference in one
+    assert Counter(names) == {"resnet18": 5, "shufflenet_v2_x0_5": 5, "alexnet": 1,
+                              "squeezenet1_1": 1}
+    assert figures["fp32"]["law"] == {name: pytest.approx(1) for name in
+                                      ("ours", "floor", "reference")}
 
 
 def test_an_alarm_that_is_lost_comes_again():
