@@ -103,7 +103,7 @@ def main(argv=None):
             setattr(args, name, on_gpu if device.type == "cuda" else on_cpu)
 
     chosen = [part for part in PARTS.values() if part.name in (args.parts or PARTS)]
-    figures = {"parts": {}, "left out": {}, "failed": {}, "cell": {}, "targets": {}}
+    figures = {"parts": {}, "left out": {}, "failed": {}}
     for part in chosen:
         take(part, gpu_parts.MEASURES[part.name], figures, args, device, end - time.monotonic())
         measure.release(device)  # the tests are another process

@@ -37,7 +37,7 @@ def test_the_command_on_a_cpu(tmp_path):
     (entry,) = json.loads((tmp_path / "gpu_cpu.json").read_text())["runs"]
     assert entry["hardware"]["device"] == "cpu"
     assert entry["options"]["image_size"] == 64
-    assert entry["cell"] == entry["targets"] == {}
+    assert entry["cell"] == entry["command"] == entry["targets"] == {}
     if set(entry["left out"]) != {"tests"}:
         pytest.skip("this machine is too busy for the budget")
     assert any(line.startswith("recover eager, 1 unit a step: image-steps/s") for line in table)
@@ -182,6 +182,7 @@ def test_hours_are_measured_rates_times_counts():
     seconds["all"] = sum(seconds.values())
     assert found["cell"]["bf16"] == pytest.approx({k: v / 3600 for k, v in seconds.items()})
     assert found["cell"]["fp32"]["recover"] == pytest.approx(25.5e6 / 7_000 / 3600)
+    assert found["modes"] == {"bf16": ("compiled", 5), "fp32": ("eager", 1)}
     assert found["targets"] == {
         "image-steps/s": [17_000, True], "hours": [pytest.approx(seconds["all"] / 3600), False],
         "memory": [1.2, True], "waits": [0, True]}
@@ -189,13 +190,35 @@ def test_hours_are_measured_rates_times_counts():
 
 def test_nothing_is_concluded_from_what_is_not_there():
     parts = made_up()
-    assert conclusions(parts, on_gpu=False) == {"cell": {}, "targets": {}}
-    assert conclusions(parts, True, "--image-size", "64") == {"cell": {}, "targets": {}}
+    nothing = {"cell": {}, "modes": {}, "command": {}, "targets": {}}
+    assert conclusions(parts, on_gpu=False) == nothing
+    assert conclusions(parts, True, "--image-size", "64") == nothing
 
     del parts["validate"], parts["memory"]
     found = conclusions(parts)
     assert set(found["cell"]["bf16"]) == {"recover", "relabel"}
     assert set(found["targets"]) == {"image-steps/s", "waits"}
+
+    del parts["recover"], parts["compiled-bf16"]
+    found = conclusions(parts)
+    assert found["modes"] == {}
+    assert set(found["command"]) == set(found["cell"]["fp32"]) == {"relabel"}
+    assert set(found["targets"]) == {"waits"}
+
+
+def test_hours_of_the_command_as_it_is():
+    """A faster mode, in any precision, changes the cell's hours and not the command's."""
+    parts = made_up()
+    before = conclusions(parts)["command"]
+    assert before == conclusions(parts)["cell"]["fp32"]  # its only mode so far
+    parts["compiled-fp32"] = {"fp32": [{"units": 5, "waits": 0, "image-steps/s": 9_000.0}]}
+    found = conclusions(parts)
+    assert found["command"] == before
+    assert found["modes"]["fp32"] == ("compiled", 5)
+    assert found["cell"]["fp32"]["recover"] < before["recover"]
+    # Without a measurement of one unit per step there is nothing to tell.
+    parts["recover"]["fp32"] = parts["recover"]["fp32"][1:]
+    assert "all" not in conclusions(parts)["command"]
 
 
 def test_the_table_of_a_gpu():
@@ -217,6 +240,8 @@ def test_the_table_of_a_gpu():
     assert ("Table 1, R18 IPC 10, hours: recover+relabel+validate 0.42+0.42+0.28 1.01+0.42+0.28"
             ) in text
     assert "of the whole cell 1.12 1.71 ≤ 1: not met" in text
+    assert "with recover's fastest mode, units a step compiled, 5 eager, 1" in text
+    assert "of reproduce/table1.sh as it is: fp32, eager, 1 unit 1.71" in text
     assert text[-2:] == ["left out: compiled-fp32", "failed: floor"]
 
 
