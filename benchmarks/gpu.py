@@ -13,9 +13,10 @@ The parts, in this order:
     floor       recover beside its floor, network by network, and beside the plain reference
     compiled-bf16, compiled-fp32    recover with torch.compile, which takes minutes to begin with
 
-A part that the rest of the budget has no time for is left out. One that fails is reported in a line
-and the others go on. The figures are in a JSON file, which is rewritten after every part. On a CPU
-sizes are tiny: it shows that the command works, and nothing about a GPU.
+A part that the rest of the budget has no time for is left out, and so is what is left of one that
+the GPU's memory does not hold. A part that fails is reported in a line and the others go on. The
+figures are in a JSON file, which is rewritten after every part. On a CPU sizes are tiny: it shows
+that the command works, and nothing about a GPU.
 """
 
 import contextlib
@@ -28,7 +29,7 @@ from dataclasses import dataclass
 from benchmarks import gpu_report, measure
 from recover.presets import POOL
 from utils import options
-from utils.errors import explain, run_entry
+from utils.errors import explain, is_out_of_gpu_memory, run_entry
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,12 @@ class Part:
 
 PARTS = {part.name: part for part in (
     Part("device", 15, 60, 3),
-    Part("recover", 60, 150, 20),
+    Part("recover", 40, 150, 20),
     Part("tests", 60, 150, None),
     Part("memory", 15, 60, 60),
     Part("relabel", 25, 75, 8),
     Part("validate", 25, 75, 8),
-    Part("floor", 30, 90, 25),
+    Part("floor", 20, 90, 25),
     Part("compiled-bf16", 120, 300, 300),
     Part("compiled-fp32", 120, 300, 300))}
 
@@ -102,7 +103,7 @@ def main(argv=None):
             setattr(args, name, on_gpu if device.type == "cuda" else on_cpu)
 
     chosen = [part for part in PARTS.values() if part.name in (args.parts or PARTS)]
-    figures = {"parts": {}, "left out": {}, "failed": {}, "cell": {}, "targets": {}}
+    figures = {"parts": {}, "left out": {}, "failed": {}}
     for part in chosen:
         take(part, gpu_parts.MEASURES[part.name], figures, args, device, end - time.monotonic())
         measure.release(device)  # the tests are another process
@@ -141,9 +142,12 @@ def take(part, measure_part, figures, args, device, left):
             fate = "stopped: budget"
             figures["left out"][part.name] = "budget, when it had begun"
     except Exception as error:
-        line = explain(error) or f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
-        fate = f"failed: {line}"
-        figures["failed"][part.name] = {"error": line, "traceback": traceback.format_exc()}
+        if is_out_of_gpu_memory(error):
+            fate = figures["left out"][part.name] = "out of GPU memory"
+        else:
+            line = explain(error) or f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
+            fate = f"failed: {line}"
+            figures["failed"][part.name] = {"error": line, "traceback": traceback.format_exc()}
     print(f"{part.name}: {fate} ({time.monotonic() - begin:.0f} s)", flush=True)
 
 

@@ -19,6 +19,7 @@ from benchmarks.recover_steps import (
     FoldedAlignment,
     OurStep,
     Reference,
+    ReferenceNetworks,
     Work,
     alignments_of,
     measure_memory,
@@ -30,6 +31,7 @@ from models.bn_statistics import has_batch_norm
 from recover.alignment import NormAlignment
 from recover.options import TeacherLaw
 from recover.teacher_pool import Teachers
+from utils.errors import is_out_of_gpu_memory
 from utils.precision import PRECISIONS, Arithmetic
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -156,12 +158,15 @@ def add_row(figures, recover, precision, alignments, units):
     """Add Recover.row to the precision's rows, or that it does not fit into the GPU's memory."""
     try:
         row = recover.row(alignments, units)
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not is_out_of_gpu_memory(error):
+            raise
         row = {"units": units, "out of memory": True}
     measure.release(recover.work.device)
     figures.setdefault(precision, []).append(row)
-    rate = "out of memory" if "out of memory" in row else f"{row['image-steps/s']:,.0f}"
-    print(f"  {precision}, units {units}: {rate} image-steps/s", flush=True)
+    rate = row.get("image-steps/s")
+    text = "out of memory" if rate is None else f"{rate:,.0f} image-steps/s"
+    print(f"  {precision}, units {units}: {text}", flush=True)
 
 
 def recover_compiled(precision, figures, args, device):
@@ -187,7 +192,8 @@ def recover_floor(figures, args, device):
         steps = {"ours": functools.partial(OurStep, recover.work, ours),
                  "floor": functools.partial(OurStep, recover.work, floor)}
         if precision == "fp32":
-            steps["reference"] = functools.partial(Reference, recover.work)
+            networks = ReferenceNetworks(recover.law.everyone, device)
+            steps["reference"] = functools.partial(Reference, recover.work, networks=networks)
         figures[precision] = {"law": recover.seconds(steps), "alone": {
             name: time_alone(name, {"eager": ours}, {"eager": floor}, recover.work, turns)
             for name in recover.names}}

@@ -6,6 +6,7 @@ Imports no PyTorch.
 from benchmarks import cell
 
 PRECISIONS = ("bf16", "fp32")
+COMMAND = "fp32", ("eager", 1)  # how recover runs in reproduce/table1.sh as it is
 HEADER = ["", *PRECISIONS, "target"]
 
 # {target: (words, function of a figure)}, for one H100 or H200
@@ -17,20 +18,25 @@ TARGETS = {
 
 
 def conclusions(parts, on_gpu, args):
-    """{"cell": {precision: GPU-hours by stage}, "targets": {target: [figure, met]}}.
+    """What the parts' figures come to: {"cell", "modes", "command", "targets"}.
 
-    parts: {part: its figures}. Both are empty on a CPU and at other sizes than the paper's: nothing
-    there says how long a GPU takes.
+    cell: {precision: GPU-hours by stage} with recover's fastest mode. modes: which that is,
+    {precision: (mode, units a step)}. command: GPU-hours by stage of reproduce/table1.sh as it is.
+    targets: {target: [figure, met]}. All are empty on a CPU and at other sizes than the paper's:
+    nothing there says how long a GPU takes.
     """
     if not on_gpu or (args.image_size, args.batch_size) != (224, 100):
-        return {"cell": {}, "targets": {}}
-    hours = {name: cell.hours(rates(parts, name)) for name in PRECISIONS}
-    values = {"image-steps/s": best_rate(parts, "bf16"), "hours": hours["bf16"].get("all"),
+        return {"cell": {}, "modes": {}, "command": {}, "targets": {}}
+    modes = {name: fastest(recover_rows(parts, name)) for name in PRECISIONS}
+    hours = {name: cell.hours(rates(parts, name, modes[name])) for name in PRECISIONS}
+    best = recover_rows(parts, "bf16").get(modes["bf16"], {})
+    values = {"image-steps/s": best.get("image-steps/s"), "hours": hours["bf16"].get("all"),
               "memory": parts.get("memory", {}).get("all / largest alone", {}).get("bf16"),
               "waits": waits(parts)}
     targets = {name: [value, TARGETS[name][1](value)] for name, value in values.items()
                if value is not None}
-    return {"cell": hours, "targets": targets}
+    return {"cell": hours, "modes": {name: mode for name, mode in modes.items() if mode},
+            "command": cell.hours(rates(parts, *COMMAND)), "targets": targets}
 
 
 def recover_rows(parts, precision):
@@ -41,10 +47,9 @@ def recover_rows(parts, precision):
             for row in figures.get(precision, []) if "image-steps/s" in row}
 
 
-def best_rate(parts, precision):
-    """The most image-steps per second that were measured, or None."""
-    return max((row["image-steps/s"] for row in recover_rows(parts, precision).values()),
-               default=None)
+def fastest(rows):
+    """The (mode, units) of recover_rows with the most image-steps per second, or None."""
+    return max(rows, key=lambda key: rows[key]["image-steps/s"], default=None)
 
 
 def waits(parts):
@@ -57,11 +62,11 @@ def waits(parts):
     return sum(counts) if counts else None
 
 
-def rates(parts, precision):
-    """What cell.hours takes: those that were measured."""
-    result = {}
-    if best_rate(parts, precision):
-        result["image-steps"] = best_rate(parts, precision)
+def rates(parts, precision, mode):
+    """What cell.hours takes: those that were measured. mode: (mode, units) of recover."""
+    result, recover = {}, recover_rows(parts, precision)
+    if mode in recover:
+        result["image-steps"] = recover[mode]["image-steps/s"]
     if precision in parts.get("relabel", {}):
         labels = parts["relabel"][precision]
         result["crops"] = labels["images"] / labels["seconds"]["fp16"]
@@ -104,17 +109,7 @@ def table(figures):
     """Rows of texts [what, bf16, fp32, target], of what was measured."""
     parts = figures["parts"]
     rows = [*_device(parts.get("device", {})), *_recover(parts, figures["targets"]),
-            *_other_stages(parts)]
-    hours = figures["cell"]
-    stages = [stage for stage in ("recover", "relabel", "validate")
-              if all(stage in of_precision for of_precision in hours.values())]
-    if hours and stages:
-        rows.append([f"Table 1, R18 IPC 10, hours: {'+'.join(stages)}",
-                     *("+".join(f"{hours[name][stage]:.2f}" for stage in stages)
-                       for name in PRECISIONS), ""])
-        whole = {name: of_precision.get("all") for name, of_precision in hours.items()}
-        rows.append(_row("  of the whole cell", whole, "{:.2f}", _verdict(figures["targets"],
-                                                                           "hours")))
+            *_other_stages(parts), *_hours(figures)]
     tests = parts.get("tests", {})
     if "passed" in tests:
         rows.append([f"GPU tests: {tests['passed']} passed, {len(tests['failed'])} failed, "
@@ -190,6 +185,28 @@ def _other_stages(parts):
         rows.append(_row("  tests, decoded images/s", {
             name: figures["test_images_per_second"]["decoded once"]
             for name, figures in students.items()}, "{:,.0f}"))
+    return rows
+
+
+def _hours(figures):
+    """GPU-hours of the cell. A run of an older version has no "modes" and no "command"."""
+    rows, hours = [], figures["cell"]
+    stages = [stage for stage in ("recover", "relabel", "validate")
+              if all(stage in of_precision for of_precision in hours.values())]
+    if hours and stages:
+        rows.append([f"Table 1, R18 IPC 10, hours: {'+'.join(stages)}",
+                     *("+".join(f"{hours[name][stage]:.2f}" for stage in stages)
+                       for name in PRECISIONS), ""])
+        whole = {name: of_precision.get("all") for name, of_precision in hours.items()}
+        rows.append(_row("  of the whole cell", whole, "{:.2f}", _verdict(figures["targets"],
+                                                                           "hours")))
+    if figures.get("modes"):
+        modes = {name: f"{mode}, {units}" for name, (mode, units) in figures["modes"].items()}
+        rows.append(_row("  with recover's fastest mode, units a step", modes, "{}"))
+    if "all" in figures.get("command", {}):
+        precision, (mode, units) = COMMAND
+        rows.append(_row(f"  of reproduce/table1.sh as it is: {precision}, {mode}, {units} unit",
+                         {precision: figures["command"]["all"]}, "{:.2f}"))
     return rows
 
 

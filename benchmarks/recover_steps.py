@@ -26,7 +26,7 @@ from utils import schedules
 from utils.errors import UserError
 from utils.options import from_values
 from utils.precision import Arithmetic
-from utils.seeding import stream
+from utils.seeding import stable_seed
 
 CLASSES, STEPS = 1000, 4000
 OPTIONS = from_values(Options, {"flip_prob": 0.5, "jitter": 32}, PRESETS)
@@ -42,9 +42,11 @@ class Work:
 
     def start(self):
         """(images, labels) to start from."""
+        # Drawn by the device itself: a CPU would take longer for it than a GPU for the steps.
+        generator = torch.Generator(self.device).manual_seed(stable_seed("benchmark", "start"))
         shape = self.count, 3, self.size, self.size
-        x = torch.randn(shape, generator=stream("benchmark", "start")).to(self.device)
-        return images.clamp_(x), (torch.arange(self.count) % CLASSES).to(self.device)
+        x = torch.randn(shape, generator=generator, device=self.device)
+        return images.clamp_(x), torch.arange(self.count, device=self.device) % CLASSES
 
     def unit(self, teachers, number=0):
         """The unit, guided by these Teachers. number: of several, which have their own crops."""
@@ -112,18 +114,13 @@ class FoldedAlignment:
 
 # The reference
 
-class Reference:
-    """The released arithmetic of a step, in float32 and PyTorch's own layout; a call takes a step.
+class ReferenceNetworks:
+    """The reference's networks by name, whose BatchNorm layers tell their distances."""
 
-    phi and theta_1 run apart, every teacher that was drawn runs, variances come from a permuted
-    copy, all graphs live until one backward, and unused priors are computed. phi's own forward
-    gathers no statistics.
-    """
-
-    def __init__(self, work, teachers):
-        self.teachers, self.unit = teachers, work.unit(teachers)
-        self.networks = {name: network(name, work.device).to(memory_format=torch.contiguous_format)
-                         for name in dict.fromkeys((teachers.logit, *teachers.bn))}
+    def __init__(self, names, device):
+        self.distances = None  # of the forward that is asked for them
+        self.networks = {name: network(name, device).to(memory_format=torch.contiguous_format)
+                         for name in names}
         for net in self.networks.values():
             net.channels_last = False
             layers = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -131,13 +128,19 @@ class Reference:
                 weight = 10.0 if place == 0 else 1.0
                 layer.register_forward_hook(functools.partial(self.note_distance, weight))
 
-        self.x, self.labels = work.start()
-        self.x.requires_grad_(True)
-        self.adam = torch.optim.Adam([self.x], betas=(0.5, 0.9), eps=1e-8)
-        self.steps, self.distances = itertools.count(), None
+    def logits(self, name, x):
+        """A network's forward, which gathers no statistics."""
+        return self.networks[name](x)
+
+    def distance(self, name, x):
+        """The sum of the layers' weighted distances in a forward."""
+        self.distances = []
+        self.networks[name](x)
+        distances, self.distances = self.distances, None
+        return sum(distances)
 
     def note_distance(self, weight, layer, inputs, _):
-        """Note a layer's distance in a BN teacher's forward; phi's has no list for it."""
+        """Note a layer's distance, if the forward is asked for it."""
         if self.distances is None:
             return
         z = inputs[0]
@@ -145,6 +148,22 @@ class Reference:
         var = z.permute(1, 0, 2, 3).contiguous().view(z.shape[1], -1).var(1, unbiased=False)
         self.distances.append(weight * (torch.norm(layer.running_var - var, 2)
                                         + torch.norm(layer.running_mean - mean, 2)))
+
+
+class Reference:
+    """The released arithmetic of a step, in float32 and PyTorch's own layout; a call takes a step.
+
+    phi and theta_1 run apart, every teacher that was drawn runs, variances come from a permuted
+    copy, all graphs live until one backward, and unused priors are computed. phi's own forward
+    gathers no statistics. networks: ReferenceNetworks of the teachers at least.
+    """
+
+    def __init__(self, work, teachers, networks):
+        self.teachers, self.unit, self.networks = teachers, work.unit(teachers), networks
+        self.x, self.labels = work.start()
+        self.x.requires_grad_(True)
+        self.adam = torch.optim.Adam([self.x], betas=(0.5, 0.9), eps=1e-8)
+        self.steps = itertools.count()
 
     def __call__(self):
         """Take the next step."""
@@ -155,13 +174,10 @@ class Reference:
         view = F.interpolate(crop, (size, size), mode="bilinear")
         view = torch.roll(view.flip(3) if flip else view, roll, (2, 3))
 
-        loss = F.cross_entropy(self.networks[self.teachers.logit](view), self.labels)
+        loss = F.cross_entropy(self.networks.logits(self.teachers.logit, view), self.labels)
         weight = losses.bn_weight(OPTIONS.losses.r_bn, len(self.teachers.bn))
         for name in self.teachers.bn:
-            self.distances = []
-            self.networks[name](view)
-            loss = loss + weight * sum(self.distances)
-        self.distances = None
+            loss = loss + weight * self.networks.distance(name, view)
         losses.total_variation(view)
         losses.l2_prior(view)
 
@@ -192,8 +208,10 @@ def measured(args, device):
     floor = {name: floors[min(floors, key=lambda mode: alone[name][f"floor {mode}"])][name]
              for name in names}
 
+    references = ReferenceNetworks(law.everyone, device)
+
     def seconds(teachers):
-        return time_step(teachers, ours, floor, work, args.turns)
+        return time_step(teachers, references, ours, floor, work, args.turns)
 
     law_seconds = over_draws(draws, seconds)
     return {"seconds alone": alone,
@@ -247,9 +265,9 @@ def time_alone(name, ours, floors, work, turns):
     return seconds
 
 
-def time_step(teachers, ours, floor, work, turns):
-    """Seconds of a whole step: {variant: seconds}."""
-    variants = {"reference": Reference(work, teachers)}
+def time_step(teachers, references, ours, floor, work, turns):
+    """Seconds of a whole step: {variant: seconds}. references: ReferenceNetworks."""
+    variants = {"reference": Reference(work, teachers, references)}
     for mode, alignments in ours.items():
         variants[mode] = OurStep(work, alignments, teachers)
     variants["floor"] = OurStep(work, floor, teachers)
@@ -276,7 +294,8 @@ def two_steps(work, teachers, arithmetic):
     arithmetic: of our step, or None for the reference.
     """
     if arithmetic is None:
-        step = Reference(work, teachers)
+        names = dict.fromkeys((teachers.logit, *teachers.bn))
+        step = Reference(work, teachers, ReferenceNetworks(names, work.device))
     else:
         names = [name for name in teachers.bn if has_batch_norm(name)]
         alignments = alignments_of(NormAlignment, names, arithmetic, work.device)

@@ -4,12 +4,14 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from benchmarks import cell, gpu, gpu_parts, gpu_report
+from benchmarks import cell, gpu, gpu_parts, gpu_report, recover_steps
 from benchmarks.gpu import Part, take
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +37,7 @@ def test_the_command_on_a_cpu(tmp_path):
     (entry,) = json.loads((tmp_path / "gpu_cpu.json").read_text())["runs"]
     assert entry["hardware"]["device"] == "cpu"
     assert entry["options"]["image_size"] == 64
-    assert entry["cell"] == entry["targets"] == {}
+    assert entry["cell"] == entry["command"] == entry["targets"] == {}
     if set(entry["left out"]) != {"tests"}:
         pytest.skip("this machine is too busy for the budget")
     assert any(line.startswith("recover eager, 1 unit a step: image-steps/s") for line in table)
@@ -83,6 +85,46 @@ def test_the_budget_leaves_out_and_stops(capsys):
     assert figures["left out"] == {"long": "budget", "slow": "budget, when it had begun"}
     assert figures["failed"] == {"slower": {"error": "failed: not finished after 0.1 s"}}
     assert "long: left out: budget\n" in capsys.readouterr().out
+
+
+def test_a_part_that_memory_does_not_hold_is_no_failure(capsys):
+    def large(found, *_):
+        found["bf16"] = 1
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    figures = {"parts": {}, "left out": {}, "failed": {}}
+    take(Part("floor", 1, 9, 1), large, figures, None, CPU, left=8)
+    assert figures == {"parts": {"floor": {"bf16": 1}}, "failed": {},
+                       "left out": {"floor": "out of GPU memory"}}
+    assert "floor: out of GPU memory (0 s)\n" in capsys.readouterr().out
+
+
+def test_units_that_memory_does_not_hold_are_a_row(capsys):
+    def row(text, _):
+        raise RuntimeError(text)
+
+    recover, figures = SimpleNamespace(row=row, work=SimpleNamespace(device=CPU)), {}
+    gpu_parts.add_row(figures, recover, "bf16", "cuDNN error: CUDNN_STATUS_ALLOC_FAILED", 5)
+    assert figures == {"bf16": [{"units": 5, "out of memory": True}]}
+    assert capsys.readouterr().out == "  bf16, units 5: out of memory\n"
+    with pytest.raises(RuntimeError, match="a defect"):
+        gpu_parts.add_row(figures, recover, "bf16", "a defect", 5)
+
+
+def test_the_floor_builds_each_network_of_the_reference_once(monkeypatch):
+    names, network = [], recover_steps.network
+    monkeypatch.setattr(recover_steps, "network", lambda *of: names.append(of[0]) or network(*of))
+    monkeypatch.setattr(gpu_parts.measure, "in_turn", lambda steps, *_: dict.fromkeys(steps, 1.0))
+    args = gpu.get_args_parser().parse_args([
+        "--batch-size", "2", "--image-size", "64", "--bn-teachers", "alexnet", "squeezenet1_1",
+        "shufflenet_v2_x0_5"])
+    figures = {}
+    gpu_parts.recover_floor(figures, args, CPU)
+    # Ours and the floor in two precisions, of those that have BatchNorm; the reference in one
+    assert Counter(names) == {"resnet18": 5, "shufflenet_v2_x0_5": 5, "alexnet": 1,
+                              "squeezenet1_1": 1}
+    assert figures["fp32"]["law"] == {name: pytest.approx(1) for name in
+                                      ("ours", "floor", "reference")}
 
 
 def test_an_alarm_that_is_lost_comes_again():
@@ -140,6 +182,7 @@ def test_hours_are_measured_rates_times_counts():
     seconds["all"] = sum(seconds.values())
     assert found["cell"]["bf16"] == pytest.approx({k: v / 3600 for k, v in seconds.items()})
     assert found["cell"]["fp32"]["recover"] == pytest.approx(25.5e6 / 7_000 / 3600)
+    assert found["modes"] == {"bf16": ("compiled", 5), "fp32": ("eager", 1)}
     assert found["targets"] == {
         "image-steps/s": [17_000, True], "hours": [pytest.approx(seconds["all"] / 3600), False],
         "memory": [1.2, True], "waits": [0, True]}
@@ -147,13 +190,35 @@ def test_hours_are_measured_rates_times_counts():
 
 def test_nothing_is_concluded_from_what_is_not_there():
     parts = made_up()
-    assert conclusions(parts, on_gpu=False) == {"cell": {}, "targets": {}}
-    assert conclusions(parts, True, "--image-size", "64") == {"cell": {}, "targets": {}}
+    nothing = {"cell": {}, "modes": {}, "command": {}, "targets": {}}
+    assert conclusions(parts, on_gpu=False) == nothing
+    assert conclusions(parts, True, "--image-size", "64") == nothing
 
     del parts["validate"], parts["memory"]
     found = conclusions(parts)
     assert set(found["cell"]["bf16"]) == {"recover", "relabel"}
     assert set(found["targets"]) == {"image-steps/s", "waits"}
+
+    del parts["recover"], parts["compiled-bf16"]
+    found = conclusions(parts)
+    assert found["modes"] == {}
+    assert set(found["command"]) == set(found["cell"]["fp32"]) == {"relabel"}
+    assert set(found["targets"]) == {"waits"}
+
+
+def test_hours_of_the_command_as_it_is():
+    """A faster mode, in any precision, changes the cell's hours and not the command's."""
+    parts = made_up()
+    before = conclusions(parts)["command"]
+    assert before == conclusions(parts)["cell"]["fp32"]  # its only mode so far
+    parts["compiled-fp32"] = {"fp32": [{"units": 5, "waits": 0, "image-steps/s": 9_000.0}]}
+    found = conclusions(parts)
+    assert found["command"] == before
+    assert found["modes"]["fp32"] == ("compiled", 5)
+    assert found["cell"]["fp32"]["recover"] < before["recover"]
+    # Without a measurement of one unit per step there is nothing to tell.
+    parts["recover"]["fp32"] = parts["recover"]["fp32"][1:]
+    assert "all" not in conclusions(parts)["command"]
 
 
 def test_the_table_of_a_gpu():
@@ -175,6 +240,8 @@ def test_the_table_of_a_gpu():
     assert ("Table 1, R18 IPC 10, hours: recover+relabel+validate 0.42+0.42+0.28 1.01+0.42+0.28"
             ) in text
     assert "of the whole cell 1.12 1.71 ≤ 1: not met" in text
+    assert "with recover's fastest mode, units a step compiled, 5 eager, 1" in text
+    assert "of reproduce/table1.sh as it is: fp32, eager, 1 unit 1.71" in text
     assert text[-2:] == ["left out: compiled-fp32", "failed: floor"]
 
 

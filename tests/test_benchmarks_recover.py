@@ -10,6 +10,7 @@ from benchmarks.recover_steps import (
     FoldedAlignment,
     OurStep,
     Reference,
+    ReferenceNetworks,
     Work,
     alignments_of,
     network,
@@ -33,6 +34,20 @@ def start():
     return Work(4, 64, CPU), teachers, alignments_of(NormAlignment, NETS, Arithmetic(), CPU)
 
 
+def test_random_images_are_drawn_by_the_device_that_works_on_them(monkeypatch):
+    drawn, randn = [], torch.randn
+
+    def noted(*shape, generator, device):
+        drawn.append((generator.device, device))
+        return randn(*shape, generator=generator, device=device)
+
+    monkeypatch.setattr(torch, "randn", noted)
+    x, labels = Work(2, 8, CPU).start()
+    assert drawn == [(CPU, CPU)]
+    assert (x.shape, labels.tolist()) == ((2, 3, 8, 8), [0, 1])
+    assert torch.equal(x, Work(2, 8, CPU).start()[0])
+
+
 @pytest.mark.parametrize("units", [1, 2])
 def test_our_step_is_that_of_recover(units):
     work, teachers, alignments = start()
@@ -48,7 +63,8 @@ def test_our_step_is_that_of_recover(units):
 
 def test_the_reference_takes_our_steps():
     work, teachers, alignments = start()
-    reference, ours = Reference(work, teachers), UnitState(work.unit(teachers), *work.start())
+    reference = Reference(work, teachers, ReferenceNetworks(teachers.bn, CPU))
+    ours = UnitState(work.unit(teachers), *work.start())
     reference()
     next(synthesize([ours], alignments, OPTIONS))
 
@@ -62,10 +78,12 @@ def test_the_reference_takes_our_steps():
 
 def test_the_reference_gathers_statistics_of_bn_teachers_alone(monkeypatch):
     work, teachers, _ = start()
-    reference, norms, norm = Reference(work, teachers), [], torch.norm
+    networks = ReferenceNetworks(teachers.bn, CPU)
+    reference, norms, norm = Reference(work, teachers, networks), [], torch.norm
+    Reference(work, Teachers("resnet18", ("resnet18",)), networks)  # shares them
     monkeypatch.setattr(torch, "norm", lambda *args: norms.append(args) or norm(*args))
     layers = sum(isinstance(module, torch.nn.BatchNorm2d) for name in teachers.bn
-                 for module in reference.networks[name].modules())
+                 for module in networks.networks[name].modules())
     for _ in range(2):
         norms.clear()
         reference()

@@ -22,8 +22,9 @@ from data.image_set import open_distilled  # noqa: E402
 from models import diffusion  # noqa: E402
 from recover import dap_synthesis, data_synthesis  # noqa: E402
 from recover.dap import latents  # noqa: E402
+from recover.dap.options import Sampling  # noqa: E402
 from utils.errors import run_entry  # noqa: E402
-from utils.seeding import stable_seed  # noqa: E402
+from utils.seeding import stable_seed, stream  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ("n01440764", "n01443537")
@@ -125,6 +126,20 @@ def test_gamma_zero_needs_no_real_images(made, tmp_path, monkeypatch):
     monkeypatch.setattr(latents.RealLatents, "latents", lambda *_: pytest.fail("encoded"))
     dap_synthesis.main(command(made, tmp_path / "plain", "--gamma", 0, "--reals", 400))
     assert len(files(tmp_path / "plain")) == 4
+
+
+def test_noise_of_the_real_images_goes_to_a_gpu_without_a_wait(monkeypatch):
+    copied = []
+    monkeypatch.setattr(latents, "to_device",
+                        lambda noise, device: copied.append((noise, device)) or noise)
+    backbone = SimpleNamespace(diffuse=lambda x0, noise, _: x0 + noise,
+                               features=lambda x, *_: x.flatten(1))
+    x0, key = torch.ones(3, 2, 4, 4), (0, "dap real noise", 7)
+    reals = latents.RealFeatures(backbone, x0, None, key, Sampling(batch_size=2))(5)
+    ((noise, device),) = copied
+    assert device == x0.device
+    assert torch.equal(noise, torch.randn(x0.shape, generator=stream(*key, 5)))
+    torch.testing.assert_close(reals.mean, (x0 + noise).flatten(1).mean(0))
 
 
 # Prefixes, batches, shards

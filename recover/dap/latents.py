@@ -6,6 +6,7 @@ import json
 import PIL
 import torch
 
+from data.augment import to_device
 from recover.dap.guidance import gather_reals
 from utils.checkpoint import load_tensors, save_tensors
 from utils.errors import UserError
@@ -85,7 +86,7 @@ class RealFeatures:
     @torch.no_grad()
     def __call__(self, t):
         noise = torch.randn(self.latents.shape, generator=stream(*self.key, t))
-        noised = self.backbone.diffuse(self.latents, noise.to(self.latents.device), t)
+        noised = self.backbone.diffuse(self.latents, to_device(noise, self.latents.device), t)
         features = (self.backbone.features(part, t, self.condition)
                     for part in noised.split(self.o.batch_size))
         if self.o.mean_form == "class-mean":
