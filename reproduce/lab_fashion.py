@@ -65,10 +65,10 @@ def _methods():
                   _PAPER.get(row) if word == "soft" else None)
              for row, (title, images) in METHODS.items()
              for word, (student, labels) in students(10).items()]
-    claims = [(better, worse) for place, better in enumerate(_ORDER)
+    claims = [Claim(f"{better} soft", f"{worse} soft") for place, better in enumerate(_ORDER)
               for worse in _ORDER[place + 1 :]]
-    return Table("methods", "methods as published, IPC 10", cells,
-                 claims=tuple(Claim(f"{a} soft", f"{b} soft") for a, b in claims))
+    claims += [Claim(f"prism {word}", f"random {word}") for word in students(10)]
+    return Table("methods", "methods as published, IPC 10", cells, claims=tuple(claims))
 
 
 def _ipc():
@@ -77,8 +77,9 @@ def _ipc():
                   table1.PAPER[row]["r18"][1][0] if (row, ipc, word) in _AT_50 else None)
              for ipc in (1, 50) for row in ("random", "sre2l", "prism")
              for word, (student, labels) in students(ipc).items()]
-    return Table("ipc", "IPC 1 and 50", cells,
-                 claims=(Claim("ipc50 prism soft", "ipc50 sre2l soft"),))
+    claims = tuple(Claim(f"ipc{ipc} prism {word}", f"ipc{ipc} {other} {word}")
+                   for other in ("sre2l", "random") for ipc in (1, 50) for word in students(ipc))
+    return Table("ipc", "IPC 1 and 50", cells, claims=claims)
 
 
 _AT_50 = {("sre2l", 50, "soft"), ("prism", 50, "soft")}
