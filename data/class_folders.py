@@ -9,6 +9,7 @@ from utils.errors import UserError
 
 _NUMBER = re.compile(r"_id(\d+)$")  # of an image: class000_id003.jpg
 
+
 def class_folders(root, inside=()):
     """{class folder: sorted image files}, folders sorted by name. Lists every folder once.
 
