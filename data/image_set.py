@@ -400,10 +400,9 @@ def open_distilled(folder, workers=4, image_size=None, crop="auto"):
 
     folder: nothing but class folders, such as results/NAME/images. Class names and dataset come
     from images.json beside it; without one, folder names are the classes, unless they are numbers
-    that count up (new000, 00000, class0 ...). image_size: None for the
-    images' own size, which must be one and square; else images of another size are resized and
-    cropped. crop: how, one of data.names.CROPS. Raises UserError when the folder is missing or was
-    not completed.
+    that count up (new000, 00000, class0 ...). image_size: None for the images' own size, which must
+    be one and square; else images of another size are resized and cropped. crop: how, one of
+    data.names.CROPS. Raises UserError when the folder is missing or was not completed.
     """
     folder = Path(folder)
     if not folder.exists():

@@ -65,10 +65,20 @@ def _imagenet():
     return ImageNetInfo()
 
 
+def digits(count):
+    """How many digits the numbers 0 ... count - 1 have in the names of distilled images."""
+    return max(3, len(str(count - 1)))
+
+
+def image_name(label, number, class_digits=3, id_digits=3):
+    """new000/class000_id003: class folder and name of a distilled image, without its suffix."""
+    c = f"{label:0{class_digits}d}"
+    return f"new{c}/class{c}_id{number:0{id_digits}d}"
+
+
 def numbered(count):
     """The class folders of distilled images: new000, new001 ..., wider where needed."""
-    digits = max(3, len(str(count - 1)))
-    return [f"new{i:0{digits}d}" for i in range(count)]
+    return [f"new{i:0{digits(count)}d}" for i in range(count)]
 
 
 def is_numbered(classes):

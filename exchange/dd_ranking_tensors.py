@@ -6,7 +6,7 @@ from data.epoch_plan import draw_plan
 from data.image_set import open_distilled
 from data.images import MEAN, STD, save
 from data.labels import LabelStore, epoch_file, format_of, plan_options, save_epoch
-from data.names import MIXES
+from data.names import MIXES, digits, image_name
 from data.run_folder import manifest_hash, versions
 from utils.checkpoint import load_state, save_state, tensors_hash
 from utils.errors import UserError
@@ -98,13 +98,13 @@ def import_(o):
             raise UserError(f"--output-dir: found {name} in {run}, expected a new run folder. "
                             "Choose another one.")
 
-    ipc, digits = len(images) // classes, max(3, len(str(classes - 1)))
-    id_digits = max(3, len(str(ipc - 1)))
+    ipc = len(images) // classes
+    class_digits, id_digits = digits(classes), digits(ipc)
     with (whole_folder("--output-dir", run / "images") as temporary,
           progress_bar(len(pixels), "import", " images") as bar):
         for i, image in enumerate(pixels):
-            c = f"{i // ipc:0{digits}d}"
-            save(image, temporary / f"new{c}/class{c}_id{i % ipc:0{id_digits}d}.png")
+            name = image_name(i // ipc, i % ipc, class_digits, id_digits)
+            save(image, temporary / f"{name}.png")
             bar.update(1)
         if fixed.classes is not None:  # without names the classes are known by their numbers alone
             write_json(run / "images.json", {

@@ -140,6 +140,7 @@ def import_(name, run, classes=None):
     and for another number of names.
     """
     from data.hugging_face import PREFIX, images_json, load_split
+    from data.names import digits, image_name
     from data.run_folder import versions
     from utils import options
     from utils.files import whole_folder, write_bytes, write_json
@@ -155,14 +156,13 @@ def import_(name, run, classes=None):
                         f"classes ({', '.join(rows.classes[:3])}, ...). Give a name for each, in "
                         "this order.")
     counts = [0] * len(rows.classes)
-    digits = max(3, len(str(len(counts) - 1)))
     most = max(Counter(rows.dataset[rows.label]).values(), default=1)
-    id_digits = max(3, len(str(most - 1)))
+    class_digits, id_digits = digits(len(counts)), digits(most)
     with (whole_folder("--output-dir", run / "images") as temporary,
           progress_bar(len(rows), "import", " images") as bar):
         for label, data, suffix in rows:
-            c = f"{label:0{digits}d}"
-            path = temporary / f"new{c}/class{c}_id{counts[label]:0{id_digits}d}{suffix}"
+            name_of_image = image_name(label, counts[label], class_digits, id_digits)
+            path = temporary / f"{name_of_image}{suffix}"
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(data)
             counts[label] += 1

@@ -59,6 +59,7 @@ def import_(folder, run, classes=None):
     than RDED's.
     """
     from data.class_folders import class_folders
+    from data.names import digits, image_name
     from data.run_folder import check_apart, settle_manifest, versions
     from exchange.folders import copy_files
     from utils.files import whole_folder
@@ -66,15 +67,14 @@ def import_(folder, run, classes=None):
     folders = class_folders(folder)
     check_apart("--output-dir", run, folder)
     _check(folder, folders)
-    digits = max(3, len(str(len(folders) - 1)))
     largest = max(int(_FILE.fullmatch(path.name)[2]) for files in folders.values()
                   for path in files)
-    id_digits, targets = max(3, len(str(largest))), {}
+    class_digits, id_digits, targets = digits(len(folders)), digits(largest + 1), {}
     for name, files in folders.items():
-        c = f"{int(name):0{digits}d}"
         for path in files:
             _, number, suffix = _FILE.fullmatch(path.name).groups()
-            targets[f"new{c}/class{c}_id{int(number):0{id_digits}d}.{suffix}"] = path
+            target = image_name(int(name), int(number), class_digits, id_digits)
+            targets[f"{target}.{suffix}"] = path
 
     if classes is not None and len(classes) != len(folders):
         raise UserError(f"--classes: found {len(classes)} names, {folder} has {len(folders)} "

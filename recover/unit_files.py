@@ -3,7 +3,7 @@
 import contextlib
 
 from data import images
-from data.names import class_words
+from data.names import class_words, digits, image_name
 from data.run_folder import read_manifest
 from recover.units import frame_steps
 from utils import checkpoint
@@ -23,16 +23,14 @@ class UnitFiles:
 
     def __init__(self, run, class_count, ipc, image_format):
         self.run, self.image_format, self.manifest = run, image_format, run / "images.json"
-        self.class_digits = max(3, len(str(class_count - 1)))
-        self.id_digits = max(3, len(str(ipc - 1)))
+        self.class_digits, self.id_digits = digits(class_count), digits(ipc)
         if self.manifest.exists():
             self.id_digits = read_manifest(self.manifest, "recover").get("id_digits", 3)
 
     def image_path(self, label, ipc_id):
         """images/new%03d/class%03d_id%03d.jpg, with wider numbers past 999."""
-        c = f"{label:0{self.class_digits}d}"
-        name = f"class{c}_id{ipc_id:0{self.id_digits}d}.{self.image_format}"
-        return self.run / "images" / f"new{c}" / name
+        name = image_name(label, ipc_id, self.class_digits, self.id_digits)
+        return self.run / "images" / f"{name}.{self.image_format}"
 
     def image_paths(self, unit):
         """The paths of a unit's images, in its order."""

@@ -77,8 +77,8 @@ class Step:
 class Run:
     """A set and what its folder keeps; {} and () where there is nothing.
 
-    made, labels: images.json, labels.json. image_bytes, label_bytes: of the files. seconds: that
-    its images took, None where no record says so. steps: {title: {"seconds", "command"}}.
+    made: images.json. labels: {name: LabelStore}. students: Students. image_bytes: of the files.
+    seconds: that its images took, None where no record says so. steps: Steps that worked on it.
     """
 
     name: str

@@ -175,15 +175,15 @@ def verdict_lines(laboratory, part, values):
                         for claim, v in judged)]
 
 
-def _verdict_line(higher, lower, verdict, several):
-    """higher, lower: cells. several: whether the table has several students."""
+def _verdict_line(higher, lower, judged, several):
+    """higher, lower: cells. judged: a Verdict. several: whether the table has several students."""
     mark = f" ({higher.words['student']} labels)" if several else ""
-    error = "" if verdict.error is None else f" ± {verdict.error:.1f}"
-    chance = "" if verdict.p is None else f", p {_chance(verdict.p)}"
+    error = "" if judged.error is None else f" ± {judged.error:.1f}"
+    chance = "" if judged.p is None else f", p {_chance(judged.p)}"
     paper = ("" if None in (higher.paper, lower.paper) else
              f"the paper {higher.paper - lower.paper:+.1f}, ")
-    return (f"- {verdict.word}{mark}: {_label(higher)} above {_label(lower)} ({paper}"
-            f"here {verdict.difference:+.1f}{error}{chance})")
+    return (f"- {judged.word}{mark}: {_label(higher)} above {_label(lower)} ({paper}"
+            f"here {judged.difference:+.1f}{error}{chance})")
 
 
 def _chance(p):

@@ -1,6 +1,15 @@
 import pytest
 
-from data.names import class_words, counts_up, crop_rule, is_numbered, numbered, numbers_advice
+from data.names import (
+    class_words,
+    counts_up,
+    crop_rule,
+    digits,
+    image_name,
+    is_numbered,
+    numbered,
+    numbers_advice,
+)
 
 
 def test_wnids_are_called_by_their_first_english_name():
@@ -18,6 +27,12 @@ def test_small_images_keep_their_whole_short_side(crop, size, expected):
     assert crop_rule(crop, size) == expected
     assert crop_rule(expected, size) == expected
     assert crop_rule(crop, size, "cifar10") is crop_rule(crop, size, "fashion_mnist") is None
+
+
+def test_names_of_distilled_images_sort_as_their_numbers():
+    assert [digits(count) for count in (1, 1000, 1001, 10_000, 10_001)] == [3, 3, 4, 4, 5]
+    assert image_name(0, 7) == "new000/class000_id007"
+    assert image_name(12, 1000, 4, 5) == "new0012/class0012_id01000"
 
 
 def test_our_class_folders_are_three_digits_wide_or_more():
