@@ -2,7 +2,7 @@
 
 A split is fetched once, by the `datasets` library, and kept as class folders in HF_HOME (by default
 ~/.cache/huggingface) under class_folders/. From then on neither the library nor a network is
-needed. Imports no PyTorch.
+needed. Imports only the standard library, as Snakemake's environment has nothing else.
 """
 
 import io
@@ -12,8 +12,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock
 
 from data.names import DATASETS, numbered
 from utils import options
@@ -48,6 +46,8 @@ def fetched(name, split):
 
     Raises UserError where the dataset cannot be had or is no set of labelled images.
     """
+    from filelock import FileLock
+
     from utils.files import whole_folder, write_bytes
     from utils.progress import progress_bar
 

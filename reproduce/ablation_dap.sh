@@ -14,6 +14,7 @@ IPC=${IPC:-}                                     # images per class; empty: 10
 EPOCHS=${EPOCHS:-}                               # of all students; empty: the protocols'
 SEEDS=${SEEDS:-0 1 2}                            # of images and student: the paper's three runs
 FULL_SEEDS=${FULL_SEEDS:-1}                      # 0: of the student alone
+PRECISION=${PRECISION:-}                         # of all stages: bf16; empty: fp32
 THREADS=${THREADS:-}                             # of the CPU
 # ---- nothing to edit below ----
 set -eu
@@ -34,4 +35,5 @@ launch reproduce.run "$TABLE" --seeds $SEEDS --full-seeds "$FULL_SEEDS" --datase
     ${ITERATION:+--iteration "$ITERATION"} ${EPOCHS:+--epochs "$EPOCHS"} \
     ${LABEL_STORE:+--label-store "$LABEL_STORE"} \
     ${ONLINE_TEACHER:+--online-teacher "$ONLINE_TEACHER"} \
-    ${UNITS_PER_STEP:+--units-per-step "$UNITS_PER_STEP"} ${THREADS:+--threads "$THREADS"} "$@"
+    ${UNITS_PER_STEP:+--units-per-step "$UNITS_PER_STEP"} \
+    ${PRECISION:+--precision "$PRECISION"} ${THREADS:+--threads "$THREADS"} "$@"

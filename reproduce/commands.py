@@ -234,7 +234,7 @@ def _diffusion(sizes):
     """The command that trains a diffusion model where none is given."""
     folder = Path(sizes.diffusion)
     values = {"dataset": sizes.dataset, **_given(train_dir=sizes.train_dir), "output_dir": folder,
-              **_given(threads=sizes.threads)}
+              **_machine(sizes)}
     return Command("diffusion", folder, f"diffusion: {sizes.dataset}", values)
 
 
@@ -247,8 +247,8 @@ def _recover(images, ipc, sizes, seed):
 
     values = {**images.options, "ipc_end": ipc, "dataset": sizes.dataset, "output_dir": folder,
               **_given(train_dir=sizes.train_dir, image_size=sizes.image_size,
-                       threads=sizes.threads, units_per_step=sizes.units_per_step,
-                       seed=seed or None)}
+                       units_per_step=sizes.units_per_step, seed=seed or None),
+              **_machine(sizes)}
     if before:
         values["start_dir"] = _images_folder(images.start, ipc, sizes, seed) / "images"
 
@@ -264,7 +264,7 @@ def _dap(images, ipc, sizes, seed):
     folder = _images_folder(images, ipc, sizes, seed)
     values = {**images.options, "ipc_end": ipc, "dataset": sizes.dataset, "output_dir": folder,
               **_given(train_dir=sizes.train_dir, image_size=sizes.image_size,
-                       weights=sizes.diffusion, threads=sizes.threads, seed=seed or None)}
+                       weights=sizes.diffusion, seed=seed or None), **_machine(sizes)}
     return _command("dap", values, folder, sizes)
 
 
@@ -272,7 +272,7 @@ def _relabel(cell, sizes, seed, images_seed):
     folder = labels_folder(cell, sizes, seed)
     values = {**cell.labels.options,
               **_given(teacher_weights=sizes.teachers, epochs=sizes.epochs),
-              "output_dir": run_folder(cell, sizes, seed), **_given(threads=sizes.threads),
+              "output_dir": run_folder(cell, sizes, seed), **_machine(sizes),
               "fkd_path": folder, **_given(label_store=sizes.label_store)}
     if images_seed:
         values["fkd_seed"] = 42 + images_seed
@@ -283,7 +283,7 @@ def _validate(cell, sizes, seed):
     folder, protocol = student_folder(cell, sizes, seed), cell.student.options
     values = {**protocol, "student": cell.student.net,
               **_given(val_dir=sizes.val_dir, epochs=sizes.epochs),
-              "output_dir": run_folder(cell, sizes, seed), **_given(threads=sizes.threads),
+              "output_dir": run_folder(cell, sizes, seed), **_machine(sizes),
               "student_name": folder.name, "seed": seed}
     if cell.labels is not None:
         values["fkd_path"] = labels_folder(cell, sizes, seed)
@@ -297,13 +297,18 @@ def _hard(cell, sizes, seed):
     folder = student_folder(cell, sizes, seed)
     values = {**cell.student.options, "student": cell.student.net,
               **_given(val_dir=sizes.val_dir, epochs=sizes.epochs),
-              "output_dir": run_folder(cell, sizes, seed), **_given(threads=sizes.threads),
+              "output_dir": run_folder(cell, sizes, seed), **_machine(sizes),
               "student_name": folder.name.removesuffix(f"_seed{seed}"), "seeds": [seed]}
     return _command("hard", values, folder, sizes)
 
 
 def _command(stage, values, folder, sizes):
     return Command(stage, folder, f"{stage}: {folder.relative_to(sizes.output_dir)}", values)
+
+
+def _machine(sizes):
+    """How the networks of a stage run, which no cell says."""
+    return _given(threads=sizes.threads, precision=sizes.precision, compile=sizes.compile or None)
 
 
 def _given(**values):

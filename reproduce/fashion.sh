@@ -4,7 +4,7 @@
 #     TRAIN_DIR=DIR sh fashion.sh [PART ...]
 # Parts: teachers methods dap settings failures reasons ipc table2 table3-labels table3-images.
 # A part takes about half an hour on 2 cores; dap takes as long again, for its diffusion model. The
-# same command goes on where it stopped.
+# same command goes on where it stopped. Snakemake makes steps side by side (docs/clusters.md).
 # CSV_DIR=results/measured keeps the numbers that docs/results.md shows.
 ROOT=$(CDPATH= cd "$(dirname "$0")/.." && pwd)     # the project's root
 LABORATORY=fashion_mnist

@@ -44,6 +44,8 @@ class Run:
         None, "folder of the diffusion model (default: it is trained first)", group="data")
     threads: int | None = option(None, "CPU threads of PyTorch (default: its choice)",
                                  type=options.thread_count)
+    collect: bool = option(False, "train nothing: write the CSV files and the report of the parts, "
+                           "all of which are finished")
     output_dir: Path | None = option(
         None, "run folders, report (default: results/lab_NAME)", group="data", type=options.path)
     csv_dir: Path | None = option(None, "where the CSV files go (default: OUTPUT_DIR)",
@@ -81,30 +83,40 @@ def main(argv=None):
 
     from reproduce import lab_report, steps  # need PyTorch, which --help does not
 
-    parts = {name: laboratory.parts[name] for name in names if name != "teachers"}
-    sizes = {name: lab_sizes(laboratory, run, part) for name, part in parts.items()}
-    outcomes = []
-    if "teachers" in names:
-        outcomes.append(run_commands(*teachers(laboratory, run)))
-    outcomes += [run_commands(commands.graph(part.cells, sizes[name]), sizes[name])
-                 for name, part in parts.items()]
-    steps.end([failure for failures, _ in outcomes for failure in failures],
-              sum(total for _, total in outcomes))
+    # Make what is missing, a part after the other.
+    work = graphs(laboratory, names, run)
+    if not run.collect:
+        outcomes = [run_commands(graph, sizes) for graph, sizes in work.values()]
+        steps.end([failure for failures, _ in outcomes for failure in failures],
+                  sum(total for _, total in outcomes))
 
+    # Measure what is there, and report it.
     measured = {}
-    for name, part in parts.items():
-        measured[name] = measure(part, sizes[name])
-        path = (run.csv_dir or sizes[name].output_dir) / f"{laboratory.name}_{name}.csv"
-        lab_report.write_csv(measured[name], path)
+    for name in names:
+        if name != "teachers":
+            _, sizes = work[name]
+            measured[name] = measure(laboratory.parts[name], sizes)
+            lab_report.write_csv(measured[name], csv_file(laboratory, name, run))
     if measured:
         lab_report.write_report(laboratory, measured, folder(laboratory, run))
 
 
-def teachers(laboratory, run):
-    """(the commands that train all teachers, as commands.graph gives them; Sizes)."""
-    sizes = lab_sizes(laboratory, run)
-    names = laboratory.teachers if sizes.trains_teachers else ()
-    return {commands.squeeze(name, sizes): () for name in names}, sizes
+def graphs(laboratory, names, run):
+    """{name of a part: (its commands, as commands.graph gives them; its Sizes)}."""
+    found = {}
+    for name in names:
+        sizes = lab_sizes(laboratory, run, laboratory.parts.get(name))
+        if name == "teachers":
+            nets = laboratory.teachers if sizes.trains_teachers else ()
+            found[name] = {commands.squeeze(net, sizes): () for net in nets}, sizes
+        else:
+            found[name] = commands.graph(laboratory.parts[name].cells, sizes), sizes
+    return found
+
+
+def csv_file(laboratory, name, run):
+    """The CSV file of a part."""
+    return (run.csv_dir or folder(laboratory, run)) / f"{laboratory.name}_{name}.csv"
 
 
 def folder(laboratory, run):

@@ -8,6 +8,7 @@ from data.names import DATASETS
 from reproduce import ROOT
 from utils import options
 from utils.options import option
+from utils.precision import PRECISIONS
 
 ITERATION = 4000  # the steps that --iteration replaces; methods with fewer (EDC: 1000) scale alike
 
@@ -65,6 +66,9 @@ class Sizes:
         "IPC 100)", choices=("files", "none"))
     units_per_step: int | None = option(
         None, "units that share a forward in recover (digits: 10)", type=options.positive_int)
+    precision: str | None = option(
+        None, "of all stages; bf16: networks run in bfloat16 (default: fp32)", choices=PRECISIONS)
+    compile: bool = option(False, "torch.compile the networks in all stages")
     threads: int | None = option(None, "CPU threads of PyTorch (default: its choice)",
                                  type=options.thread_count)
 

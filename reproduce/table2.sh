@@ -17,6 +17,7 @@ EPOCHS=${EPOCHS:-}                               # replaces 90
 SEEDS=${SEEDS:-0 1 2}                            # of the student
 FULL_SEEDS=${FULL_SEEDS:-0}                      # 1: seeds of images and labels too
 UNITS_PER_STEP=${UNITS_PER_STEP:-}               # units that share a forward in recover
+PRECISION=${PRECISION:-}                         # of all stages: bf16; empty: fp32
 THREADS=${THREADS:-}                             # of the CPU
 # ---- nothing to edit below ----
 set -eu
@@ -37,4 +38,5 @@ launch reproduce.run "$TABLE" --seeds $SEEDS --full-seeds "$FULL_SEEDS" --datase
     ${ITERATION:+--iteration "$ITERATION"} ${EPOCHS:+--epochs "$EPOCHS"} \
     ${LABEL_STORE:+--label-store "$LABEL_STORE"} \
     ${ONLINE_TEACHER:+--online-teacher "$ONLINE_TEACHER"} \
-    ${UNITS_PER_STEP:+--units-per-step "$UNITS_PER_STEP"} ${THREADS:+--threads "$THREADS"} "$@"
+    ${UNITS_PER_STEP:+--units-per-step "$UNITS_PER_STEP"} \
+    ${PRECISION:+--precision "$PRECISION"} ${THREADS:+--threads "$THREADS"} "$@"

@@ -111,6 +111,15 @@ def test_full_seeds_vary_all_three_stages(full, folders, labels_seeds):
     assert [c.resolved()["seed"] for c in by_stage["validate"]] == [0, 2]
 
 
+@pytest.mark.parametrize("table", ["table3", "table_dap"])
+def test_precision_and_compile_reach_every_stage_that_has_them(table):
+    request = run.parse([table, "--dataset", "digits", "--precision", "bf16", "--compile"])
+    made = commands.graph(request.cells, request.sizes)
+    ways = {(o.get("precision"), o.get("compile"))
+            for o in (command.resolved() for command in made if command.stage != "squeeze")}
+    assert ways == {("bf16", True)}
+
+
 def test_online_teacher_is_part_of_the_students_name():
     sizes = sizes_of("table1", "--seeds", 0, "--online-teacher", "student")
     o = commands.cell_commands(table1.TABLE.cell("r50 ipc10 prism-delt"), sizes)[-1].resolved()

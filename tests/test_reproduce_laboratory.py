@@ -48,6 +48,23 @@ def test_rows_csv_and_report(ran, tmp_path, capsys):
     assert "does not hold: real data above 4 BN teachers" in capsys.readouterr().out
 
 
+def test_collect_runs_nothing(ran, tmp_path, monkeypatch):
+    asked = ["digits", "table2", "--seeds", "0", "--output-dir", str(tmp_path)]
+    laboratory.main(asked)
+    made = {path.name: path.read_bytes() for path in tmp_path.glob("*.*")}
+    assert {"digits_table2.csv", "report.md"} <= set(made)
+    for name in made:
+        (tmp_path / name).unlink()
+    laboratory.main([*asked, "--collect"])
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.*")} == made
+    assert len(ran) == 1
+
+
+def test_collect_names_what_is_missing(tmp_path):
+    with pytest.raises(UserError, match=r"result\.json"):
+        laboratory.main(["digits", "table2", "--output-dir", str(tmp_path), "--collect"])
+
+
 def test_one_part_with_other_sizes(ran, tmp_path):
     laboratory.main(["digits", "table3", "--ipc", "2", "--epochs", "3", "--iteration", "7",
                      "--seeds", "0", "--output-dir", str(tmp_path)])

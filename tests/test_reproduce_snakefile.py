@@ -1,4 +1,4 @@
-"""The tables as a graph of Snakemake, and a GPU for each of its jobs."""
+"""Tables and laboratories as a graph of Snakemake, and a GPU for each of its jobs."""
 
 import os
 import re
@@ -56,6 +56,17 @@ def test_the_first_part_goes_ahead_where_it_measures_for_all(tmp_path):
     assert "rule recover.prism_r18_ipc10:\n    output" in printed  # needs nothing
     assert f"--train-dir {tmp_path}/train" in printed
     assert "gpu=1" in printed
+
+
+@needs_snakemake
+def test_a_laboratory_is_a_graph_of_all_its_parts(tmp_path):
+    found, printed = jobs(tmp_path, "laboratory", "laboratory=digits", "cells=table3 labels",
+                          "seeds=0")
+    assert found["laboratory"] == 1
+    assert "validate.prism_r18_ipc5.students.prism-prism-resnet18-seed0" in found  # of table3
+    assert any(name.endswith("labels_prism-int8") for name in found)  # of labels
+    assert "reproduce.laboratory digits table3 labels" in printed
+    assert "--collect" in printed
 
 
 @needs_snakemake
