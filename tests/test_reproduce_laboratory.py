@@ -48,7 +48,7 @@ def test_rows_csv_and_report(ran, tmp_path, capsys):
     assert "does not hold: real data above 4 BN teachers" in capsys.readouterr().out
 
 
-def test_collect_runs_nothing(ran, tmp_path, monkeypatch):
+def test_collect_runs_nothing(ran, tmp_path):
     asked = ["digits", "table2", "--seeds", "0", "--output-dir", str(tmp_path)]
     laboratory.main(asked)
     made = {path.name: path.read_bytes() for path in tmp_path.glob("*.*")}
