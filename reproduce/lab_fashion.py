@@ -222,12 +222,13 @@ def _part(table, ipc=None, epochs=None, note=""):
 LABORATORY = Laboratory(
     "fashion", "fashion_mnist", "Fashion-MNIST",
     {"methods": _part(_methods(), note=_PUBLISHED),
-     "dap": _part(_dap()),
      "settings": _part(_settings()),
-     "failures": _part(_failures()),
-     "reasons": _part(_reasons()),
      "ipc": _part(_ipc()),
      "table2": _part(_table2(), 10, TABLE_EPOCHS),
      "table3-labels": _part(_table3("labels", "recovery", "batch"), 10, TABLE_EPOCHS),
-     "table3-images": _part(_table3("teachers", "lr", "backbones", "schedule"), 10, TABLE_EPOCHS)},
-    test_images="10,000 test images", script="sh reproduce/fashion.sh", teachers=POOL)
+     "table3-images": _part(_table3("teachers", "lr", "backbones", "schedule"), 10, TABLE_EPOCHS),
+     "reasons": _part(_reasons()),
+     "failures": _part(_failures()),
+     "dap": _part(_dap())},
+    test_images="10,000 test images", script="sh reproduce/fashion.sh", teachers=POOL,
+    further=("reasons", "failures", "dap"))

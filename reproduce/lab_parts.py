@@ -37,7 +37,8 @@ class Laboratory:
 
     name: of its files. parts: {name: Part}. test_images: words for what it is tested on. script:
     what makes it. teachers: names of those that the part "teachers" trains, before all others;
-    without them there is no such part.
+    without them there is no such part. further: names of parts that are made only where they are
+    named.
     """
 
     name: str
@@ -47,8 +48,14 @@ class Laboratory:
     test_images: str
     script: str
     teachers: tuple = ()
+    further: tuple = ()
 
     @property
     def words(self):
         """Names of what can be asked for."""
         return [*(["teachers"] if self.teachers else []), *self.parts]
+
+    @property
+    def defaults(self):
+        """Names of what is made where nothing is named."""
+        return [name for name in self.words if name not in self.further]

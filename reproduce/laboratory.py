@@ -64,9 +64,10 @@ def parse(argv=None):
     parser = options.build_parser(Options, "reproduce.laboratory",
                                   "Claims of the papers on a small dataset, with errors.")
     parser.add_argument("dataset", choices=list(LABORATORIES), help="which laboratory")
-    listed = (f"{name}: {', '.join(lab.words)}" for name, lab in LABORATORIES.items())
-    parser.add_argument("parts", nargs="*", metavar="PART",
-                        help=f"{'; '.join(listed)} (default: all)")
+    listed = (f"{name}: {', '.join(lab.defaults)}"
+              + (f" (default), {', '.join(lab.further)}" if lab.further else "")
+              for name, lab in LABORATORIES.items())
+    parser.add_argument("parts", nargs="*", metavar="PART", help="; ".join(listed))
     given = parser.parse_intermixed_args(argv)
 
     laboratory = LABORATORIES[given.dataset]
@@ -75,7 +76,7 @@ def parse(argv=None):
         raise UserError(f"{unknown[0]}: the laboratory of {given.dataset} has no such part. It has "
                         f"{', '.join(laboratory.words)}.")
     run = Run(**{name: getattr(given, name) for name in Run.__dataclass_fields__})
-    return laboratory, given.parts or laboratory.words, run
+    return laboratory, given.parts or laboratory.defaults, run
 
 
 def main(argv=None):

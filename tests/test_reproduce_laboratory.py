@@ -158,6 +158,14 @@ def test_commands_of_fashion_mnist(name):
             if command.stage in commands.STUDENTS} == {"/data"}
 
 
+def test_some_parts_are_made_only_where_they_are_named():
+    lab, names, _ = laboratory.parse(FASHION)
+    assert names == ["teachers", "methods", "settings", "ipc", "table2", "table3-labels",
+                     "table3-images"]
+    assert set(lab.words) - set(names) == set(lab.further) == {"reasons", "failures", "dap"}
+    assert laboratory.parse([*FASHION, "dap"])[1] == ["dap"]
+
+
 def test_a_line_has_the_steps_of_its_images():
     lab, _, run = laboratory.parse(FASHION)
     steps = {cell.name: laboratory.image_steps(cell, laboratory.lab_sizes(lab, run, part))
