@@ -36,16 +36,18 @@ def stats():
 
 @dataclass(frozen=True)
 class Verdict:
-    """Of a claim: HOLDS, FAILS or UNSURE; the difference of means, its standard error, and the
-    probability of a difference so large between equal rows (two-sided t-test).
+    """Of a claim: HOLDS, FAILS or UNSURE; the difference of means, its standard error, the
+    probability of a difference so large between equal rows (two-sided t-test), and the two ends of
+    the 95 % confidence interval of the difference.
 
-    error is None for one seed, and p where there is no error.
+    error is None for one seed, and p and interval where there is no error.
     """
 
     word: str
     difference: float
     error: float | None = None
     p: float | None = None
+    interval: tuple | None = None
 
 
 def verdict(higher, lower):
@@ -55,11 +57,15 @@ def verdict(higher, lower):
     for both rows (start images or noise, crops, the student's first weights), so each seed gives a
     difference d. With their standard deviation s, the error of the mean is s / sqrt(n), and
     mean / error has Student's t distribution with n - 1 degrees of freedom. A difference counts
-    where p is below 5 %. Raises ValueError for other numbers of seeds.
+    where p is below 5 %, which is where the 95 % confidence interval mean ± t error leaves out 0.
+    Raises ValueError for other numbers of seeds.
     """
     differences = [a - b for a, b in zip(higher, lower, strict=True)]
     mean, error = statistics.mean(differences), standard_error(differences)
     if not error:
         return Verdict(UNSURE, mean, error)
-    p = 2 * float(stats().t.sf(abs(mean) / error, len(differences) - 1))
-    return Verdict(UNSURE if p >= LEVEL else HOLDS if mean > 0 else FAILS, mean, error, p)
+    student = stats().t(len(differences) - 1)
+    p = 2 * float(student.sf(abs(mean) / error))
+    margin = float(student.isf(LEVEL / 2)) * error
+    word = UNSURE if p >= LEVEL else HOLDS if mean > 0 else FAILS
+    return Verdict(word, mean, error, p, (mean - margin, mean + margin))

@@ -166,9 +166,10 @@ def verdict_lines(laboratory, part, values):
     else:
         head += (
             ". A difference counts where a paired t-test over seeds says so at 5 %, because the "
-            "rows share what a seed draws. The errors leave out what the choice of "
-            f"{laboratory.test_images} and of one set of teachers adds, and by chance alone about "
-            "one ordering in twenty would seem clear.")
+            "rows share what a seed draws. Numbers after ± are standard errors, and brackets hold "
+            "the 95 % confidence interval of a difference. They leave out what the choice of "
+            f"{laboratory.test_images} and of one set of teachers adds. By chance alone about one "
+            "ordering in twenty would seem clear.")
     several = len(_students(part.table, values)) > 1
     cell = part.table.cell
     return [head, "", *(_verdict_line(cell(claim.higher), cell(claim.lower), v, several)
@@ -179,11 +180,13 @@ def _verdict_line(higher, lower, judged, several):
     """higher, lower: cells. judged: a Verdict. several: whether the table has several students."""
     mark = f" ({higher.words['student']} labels)" if several else ""
     error = "" if judged.error is None else f" ± {judged.error:.1f}"
-    chance = "" if judged.p is None else f", p {_chance(judged.p)}"
+    if judged.interval is not None:
+        low, high = judged.interval
+        error += f" [{low:+.1f}, {high:+.1f}], p {_chance(judged.p)}"
     paper = ("" if None in (higher.paper, lower.paper) else
              f"the paper {higher.paper - lower.paper:+.1f}, ")
     return (f"- {judged.word}{mark}: {_label(higher)} above {_label(lower)} ({paper}"
-            f"here {judged.difference:+.1f}{error}{chance})")
+            f"here {judged.difference:+.1f}{error})")
 
 
 def _chance(p):

@@ -30,7 +30,7 @@ def test_rows_and_verdicts(tmp_path):
     assert "| real data | 70 | 91.0 ± 0.6 | 90.0 ± 0.6 |" in text
     assert "Of 10 orderings: 3 hold, 0 do not hold, 7 cannot be told." in text
     assert ("- holds: real data above 4 BN teachers, pre-distillation (the paper +30.9, here "
-            "+19.9 ± 0.1, p < 0.001)") in text
+            "+19.9 ± 0.1 [+19.7, +20.1], p < 0.001)") in text
 
 
 def test_sizes_are_those_of_rows_that_have_them():
@@ -56,6 +56,9 @@ def test_a_paired_t_test_by_hand():
     assert found.error == pytest.approx((7 / 3) ** 0.5)
     # Student's distribution function with 2 degrees of freedom is 1/2 + t / (2 sqrt(t^2 + 2)).
     assert found.p == pytest.approx(1 - t / math.sqrt(t**2 + 2))
+    # It is 0.975 at t = 4.3027.
+    margin = 4.3027 * (7 / 3) ** 0.5
+    assert found.interval == pytest.approx((3 - margin, 3 + margin), abs=1e-3)
 
 
 def test_a_difference_counts_from_5_percent_on():
@@ -94,7 +97,7 @@ def test_students_are_columns_and_judged_apart():
     assert "| PRISM from real images, lr 0.05 | 60.3 ± 0.2 | 60.0 ± 5.8 | 0.900 |\n" in text
     assert "Of 2 orderings: 1 hold, 0 do not hold, 1 cannot be told. A difference counts" in text
     assert ("- holds (soft labels): PRISM from real images, lr 0.05 above SRe2L from real images, "
-            "lr 0.05 (here +9.9 ± 0.1, p < 0.001)") in text
+            "lr 0.05 (here +9.9 ± 0.1 [+9.5, +10.2], p < 0.001)") in text
     assert "- cannot be told (hard labels): PRISM from real images, lr 0.05 above SRe2L" in text
 
 
