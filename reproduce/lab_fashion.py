@@ -227,8 +227,9 @@ LABORATORY = Laboratory(
      "table2": _part(_table2(), 10, TABLE_EPOCHS),
      "table3-labels": _part(_table3("labels", "recovery", "batch"), 10, TABLE_EPOCHS),
      "table3-images": _part(_table3("teachers", "lr", "backbones", "schedule"), 10, TABLE_EPOCHS),
+     "table2-ipc50": _part(_table2(), 50, TABLE_EPOCHS),
      "reasons": _part(_reasons()),
      "failures": _part(_failures()),
      "dap": _part(_dap())},
     test_images="10,000 test images", script="sh reproduce/fashion.sh", teachers=POOL,
-    further=("reasons", "failures", "dap"))
+    further=("table2-ipc50", "reasons", "failures", "dap"))
