@@ -160,6 +160,8 @@ def load_split(name, split):
     if not found:
         raise UserError(f"{name}: has the splits {', '.join(splits)}, expected "
                         f"{' or '.join(_SPLITS[split])}.")
+    if len(splits[found[0]]) == 0:
+        raise UserError(f"{name}: its split {found[0]} has no images. Give another dataset.")
     return _rows(str(name), splits[found[0]], datasets)
 
 

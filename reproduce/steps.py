@@ -35,7 +35,8 @@ class Timings:
     They are those of the step's first complete run and of the stopped ones before it. A later
     start, which finds the step finished, adds nothing.
 
-    seconds: {title: {"seconds", "command", "stopped" (only while the step is not complete)}}.
+    seconds: {title: {"seconds", "command", "stopped" (only while the step is not complete)}}. It is
+    read anew whenever something is added, because two commands may share a folder.
     """
 
     def __init__(self, path):
@@ -44,6 +45,7 @@ class Timings:
 
     def add(self, title, command, seconds, complete):
         """Add the seconds of a start. command: its line; with another one the count begins anew."""
+        self.seconds = read_timings(self.path)
         known = self.seconds.get(title, {})
         if known.get("command") != command:
             known = {"seconds": 0.0, "command": command, "stopped": True}

@@ -189,6 +189,9 @@ def test_what_cannot_be_read_is_one_sentence(datasets, monkeypatch, tmp_path):
     hub(datasets, monkeypatch, train=({"image": image, "label": label}, broken))
     with pytest.raises(UserError, match="row 0: not a readable image"):
         hugging_face.train_images("hf:USER/NAME")
+    hub(datasets, monkeypatch, train=({"image": image, "label": label}, columns([])))
+    with pytest.raises(UserError, match="hf:USER/NAME: its split train has no images."):
+        hugging_face.train_images("hf:USER/NAME")
     assert not list((tmp_path / "home").rglob("train"))
 
 

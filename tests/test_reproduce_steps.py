@@ -33,6 +33,13 @@ def test_another_command_begins_anew(tmp_path):
     assert timings.seconds["one"] == {"seconds": 2.0, "command": "y", "stopped": True}
 
 
+def test_commands_of_one_folder_keep_each_other_s_seconds(tmp_path):
+    first, second = steps.Timings(tmp_path / "t.json"), steps.Timings(tmp_path / "t.json")
+    first.add("one", "x", 10.0, complete=True)
+    second.add("two", "y", 2.0, complete=True)
+    assert set(steps.read_timings(tmp_path / "t.json")) == {"one", "two"}
+
+
 @pytest.mark.parametrize("content", [
     "", "[]", '{"one": 3}', '{"one": {"seconds": "3", "command": "x"}}', '{"one": {"seconds": 3}}',
     '{"one": {"seconds": NaN, "command": "x"}}', '{"one": {"seconds": 3, "command": null}}'])
