@@ -91,7 +91,7 @@ def recover(sizes, folder, args, device):
 
 def time_listing(root, files, args):
     """Median seconds to open a folder of this many files."""
-    from data.image_set import open_real
+    from data.opening import open_real
 
     for i in range(files):
         path = root / f"class{i % 10}" / f"{i:06d}.jpg"

@@ -7,8 +7,8 @@ import torch
 from torch.utils.data import Dataset
 
 from data.epoch_plan import EpochPlan, mixed_batch
-from data.image_set import open_distilled
 from data.labels import LabelStore
+from data.opening import open_distilled
 from utils.errors import UserError
 
 

@@ -3,10 +3,10 @@
 import torch
 
 from data.epoch_plan import draw_plan
-from data.image_set import open_distilled
 from data.images import MEAN, STD, save
 from data.labels import LabelStore, epoch_file, format_of, plan_options, save_epoch
 from data.names import MIXES, digits, image_name
+from data.opening import open_distilled
 from data.run_folder import manifest_hash, versions
 from utils.checkpoint import load_state, save_state, tensors_hash
 from utils.errors import UserError

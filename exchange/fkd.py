@@ -12,7 +12,7 @@ def main(argv=None):
     command, o = parse("exchange.fkd", {"export": FkdExport, "import": FkdImport}, argv)
 
     # Imported after the options are read, so that --help answers at once.
-    from data.image_set import open_distilled
+    from data.opening import open_distilled
     from exchange import fkd_labels
 
     images = open_distilled(o.labels.train_dir or o.labels.output_dir / "images")

@@ -35,7 +35,7 @@ def export(o):
 
     o: exchange.options.HuggingFaceExport. Raises UserError where class names are not known.
     """
-    from data.image_set import open_distilled
+    from data.opening import open_distilled
     from data.run_folder import check_apart, read_manifest
     from exchange.card import card
     from utils.files import whole_folder

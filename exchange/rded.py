@@ -29,7 +29,7 @@ def export(images, folder):
     Raises UserError for more classes or images of a class than five digits can number.
     """
     from data.class_folders import class_folders, image_numbers
-    from data.image_set import open_distilled
+    from data.opening import open_distilled
     from data.run_folder import check_apart
     from exchange.folders import copy_files
     from utils.files import whole_folder

@@ -38,7 +38,7 @@ def prepare(o):
     Every mistake in the options shows here, before the first epoch.
     """
     # --help does not wait for PyTorch
-    from data.image_set import note_enlarged, open_real
+    from data.opening import note_enlarged, open_real
     from models.bn_statistics import has_batch_norm
     from models.networks import check_name
     from models.teacher_training import TeacherTraining

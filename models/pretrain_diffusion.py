@@ -31,7 +31,7 @@ def main(argv=None):
 def prepare(o):
     """The DiffusionTraining of these options. Every mistake in them shows here."""
     from data.class_lists import class_list
-    from data.image_set import open_real  # here and below: --help does not wait for PyTorch
+    from data.opening import open_real  # here and below: --help does not wait for PyTorch
     from models.diffusion import diffusers
     from models.diffusion_training import DiffusionTraining
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import torch
 
 from data.class_lists import class_list
-from data.image_set import ImageSet, classes_alone, note_enlarged, open_real
+from data.image_set import ImageSet
+from data.opening import classes_alone, note_enlarged, open_real
 from data.run_folder import check_apart, read_manifest, settle_manifest, versions
 from models.networks import check_name, fingerprint
 from models.teachers import load_teachers, trained_size

@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 from data.augment import apply_flips, draw_flips
-from data.image_set import open_distilled
 from data.images import normalise, to_uint8
+from data.opening import open_distilled
 from models.evaluate import accuracy, first_of_each_class, least_accuracy
 from models.networks import head_labels
 from recover import ranking

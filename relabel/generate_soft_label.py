@@ -29,8 +29,8 @@ def main(argv=None):
 
 def prepare(o):
     """The Labelling, and the epochs that this process makes. labels.json is written or compared."""
-    from data.image_set import open_distilled  # here and below: --help does not wait for PyTorch
     from data.labels import arithmetic_of, format_of
+    from data.opening import open_distilled  # here and below: --help does not wait for PyTorch
     from models.ensemble import Ensemble
     from models.teachers import load_teachers
     from relabel.accuracy import samples
@@ -75,7 +75,7 @@ def prepare(o):
 
 def open_real_images(o, images):
     """ImageSet of the real test images that --val-dir names or scikit-learn has, or None."""
-    from data.image_set import open_test
+    from data.opening import open_test
 
     if o.data.val_dir is None and images.dataset != "digits":
         return None

@@ -4,7 +4,7 @@ import csv
 
 from matplotlib.figure import Figure
 
-from data.image_set import check_order, open_real
+from data.opening import check_order, open_real
 from report.measures import BINS, measure_sets, random_subset
 from report.sets import open_with_network
 from report.start_grid import real_starts

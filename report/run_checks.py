@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from data.epoch_plan import draw_plan
-from data.image_set import open_distilled
 from data.images import SUFFIXES
 from data.labels import LabelStore, epoch_file
+from data.opening import open_distilled
 from data.run_folder import read_manifest
 from report.findings import Findings, check_file
 from utils.checkpoint import load_tensors

@@ -3,9 +3,9 @@
 import torch
 
 from data.class_folders import image_numbers
-from data.image_set import check_order, open_distilled
 from data.images import normalise
 from data.names import numbers_advice
+from data.opening import check_order, open_distilled
 from models.networks import check_name
 from models.teachers import load_teachers
 from utils import distributed

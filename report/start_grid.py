@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
-from data.image_set import open_real
 from data.images import decode, save_grid, sized
 from data.names import class_words, crop_rule
+from data.opening import open_real
 from report.sets import choose_classes, class_names, of_class, open_sets
 from utils.errors import UserError
 from utils.files import read_json

@@ -181,7 +181,7 @@ def _manifest(path, made_by):
 def open_train(facts, o):
     """All real training images, unread."""
     from data.class_lists import class_list
-    from data.image_set import open_real
+    from data.opening import open_real
 
     classes = class_list(facts.classes) if facts.classes else None
     return open_real(facts.dataset, "train", o.real.train_dir, facts.size, classes)

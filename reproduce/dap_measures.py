@@ -2,9 +2,9 @@
 
 import torch
 
-from data.image_set import open_distilled, open_real
 from data.images import save_grid
 from data.names import class_words
+from data.opening import open_distilled, open_real
 from models import diffusion
 from models.teachers import load_teachers
 from recover.dap.backbones import Backbone, choose_size

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from data.image_set import open_distilled
+from data.opening import open_distilled
 from models.teachers import load_teachers
 from report import similarity
 from report.start_grid import StartImages

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from data import decoded_images
-from data.image_set import ImageSet, open_real
+from data.image_set import ImageSet
+from data.opening import open_real
 from utils.errors import UserError
 
 

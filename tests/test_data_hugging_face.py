@@ -9,7 +9,7 @@ from PIL import Image
 
 import report.options
 from data import hugging_face
-from data.image_set import open_distilled, open_real
+from data.opening import open_distilled, open_real
 from reproduce import compare
 from utils import options
 from utils.errors import UserError

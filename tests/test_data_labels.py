@@ -8,7 +8,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from data.epoch_plan import PlanOptions, draw_plan
-from data.image_set import open_distilled
 from data.label_formats import label_format, through_format
 from data.labels import (
     LabelStore,
@@ -21,6 +20,7 @@ from data.labels import (
     words,
 )
 from data.names import LABEL_FORMATS
+from data.opening import open_distilled
 from utils import checkpoint
 from utils.errors import UserError
 from utils.files import read_json, write_json

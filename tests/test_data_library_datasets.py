@@ -10,8 +10,8 @@ import tiny
 import torch
 from torchvision.datasets import FashionMNIST
 
-from data.image_set import open_distilled, open_real
 from data.library_datasets import load
+from data.opening import open_distilled, open_real
 from models import pretrain, pretrain_diffusion
 from recover import dap_synthesis, data_synthesis
 from relabel import generate_soft_label

@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 
 import data
-from data.image_set import open_distilled
 from data.images import MEAN, STD
 from data.labels import LabelStore
+from data.opening import open_distilled
 from exchange.dd_ranking import main
 from utils.errors import UserError
 

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from torch.utils.data import RandomSampler
 
 import data
-from data.image_set import open_distilled
 from data.images import MEAN, STD
 from data.labels import LabelStore, epoch_file
+from data.opening import open_distilled
 from exchange.fkd import main
 from report.run_checks import check
 from utils.errors import UserError

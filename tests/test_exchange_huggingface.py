@@ -10,8 +10,8 @@ import tiny
 import yaml
 from PIL import Image
 
-from data.image_set import open_distilled
 from data.labels import LabelStore
+from data.opening import open_distilled
 from exchange.card import command
 from exchange.huggingface import main
 from recover import options as recover_options

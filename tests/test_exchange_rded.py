@@ -4,7 +4,7 @@ import pytest
 import tiny
 from PIL import Image
 
-from data.image_set import open_distilled
+from data.opening import open_distilled
 from exchange.rded import main
 from utils.errors import UserError
 

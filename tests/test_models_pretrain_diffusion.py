@@ -11,8 +11,8 @@ from PIL import Image
 
 pytest.importorskip("diffusers")
 
-from data.image_set import open_real
 from data.images import square_crop
+from data.opening import open_real
 from models import diffusion, diffusion_training, pretrain_diffusion
 from utils.checkpoint import load_state, read_header, save_state
 from utils.errors import UserError

@@ -6,8 +6,9 @@ import tiny
 import torch
 from torch.nn import functional as F
 
-from data.image_set import Arrays, ImageSet, open_real
+from data.image_set import Arrays, ImageSet
 from data.images import normalise
+from data.opening import open_real
 from models.training_data import FolderBatches, MemoryBatches, epoch_order, steps_per_epoch
 
 CPU = torch.device("cpu")

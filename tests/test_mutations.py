@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from interrupting import interrupt
 from stages import CLASSES, NET, command, main_of, make_inputs
 
-from data.image_set import open_distilled, open_real
 from data.labels import LabelStore
+from data.opening import open_distilled, open_real
 from models.networks import fingerprint, load_network
 from recover import inversion
 from recover.options import parse

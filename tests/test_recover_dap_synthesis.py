@@ -18,7 +18,7 @@ pytest.importorskip("diffusers")
 
 import tiny_diffusion  # noqa: E402
 
-from data.image_set import open_distilled  # noqa: E402
+from data.opening import open_distilled  # noqa: E402
 from models import diffusion  # noqa: E402
 from recover import dap_synthesis, data_synthesis  # noqa: E402
 from recover.dap import latents  # noqa: E402

@@ -10,7 +10,7 @@ from interrupting import interrupt
 from PIL import Image
 
 from data import images
-from data.image_set import open_real
+from data.opening import open_real
 from models.networks import build, save_network
 from recover import inversion, synthesize, unit_run
 from recover.data_synthesis import main

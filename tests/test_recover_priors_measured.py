@@ -4,7 +4,7 @@ import tiny
 import torch
 from torch import nn
 
-from data.image_set import open_real
+from data.opening import open_real
 from models.networks import Network, build
 from models.training_data import FolderBatches
 from recover.options import Matching

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from data.image_set import open_real
 from data.images import normalise
+from data.opening import open_real
 from models.networks import build
 from recover import mosaics, ranking
 from recover.options import Options

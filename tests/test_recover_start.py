@@ -4,8 +4,8 @@ import pytest
 import tiny
 import torch
 
-from data.image_set import open_real
 from data.images import normalise, to_uint8
+from data.opening import open_real
 from recover.options import Options
 from recover.start import Starts, check_teachers
 from utils.errors import UserError

@@ -8,7 +8,7 @@ import tiny
 import torch
 from interrupting import interrupt
 
-from data.image_set import open_distilled, open_real
+from data.opening import open_distilled, open_real
 from models.networks import load_network, save_network
 from models.teachers import fit_head
 from recover import unit_run

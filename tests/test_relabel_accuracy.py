@@ -2,7 +2,7 @@ import pytest
 import tiny
 import torch
 
-from data.image_set import open_distilled, open_real
+from data.opening import open_distilled, open_real
 from relabel.accuracy import describe, samples, teacher_accuracy
 
 CPU = torch.device("cpu")

@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader
 import data
 from data import labels
 from data.epoch_plan import draw_plan, mixed_batch
-from data.image_set import open_distilled
 from data.label_formats import through_format
 from data.labels import LabelStore, arithmetic_of
+from data.opening import open_distilled
 from models.ensemble import Ensemble
 from models.networks import build, save_network
 from models.teachers import load_teachers

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from data import images
-from data.image_set import open_distilled
+from data.opening import open_distilled
 from report import course
 from report.figures import main
 from utils.errors import UserError

@@ -7,8 +7,9 @@ import tiny
 import torch
 from PIL import Image
 
-from data.image_set import Files, ImageSet, open_distilled, open_real
+from data.image_set import Files, ImageSet
 from data.images import normalise
+from data.opening import open_distilled, open_real
 from models.teachers import load_teachers
 from recover import data_synthesis
 from report import diversity_report, measures

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from data import images
-from data.image_set import open_real
 from data.images import normalise
+from data.opening import open_real
 from models.teachers import load_teachers
 from recover import data_synthesis
 from report import embedding, similarity

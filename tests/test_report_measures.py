@@ -7,7 +7,7 @@ import pytest
 import tiny
 import torch
 
-from data.image_set import open_distilled, open_real
+from data.opening import open_distilled, open_real
 from report import measures
 from report.options import Neighbours
 from report.similarity import intra_class_cosine

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from data.image_set import open_distilled
+from data.opening import open_distilled
 from report import runs
 from report.runs import Recipe
 from utils.errors import UserError

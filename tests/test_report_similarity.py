@@ -5,8 +5,8 @@ import pytest
 import tiny
 import torch
 
-from data.image_set import open_distilled
 from data.images import normalise
+from data.opening import open_distilled
 from report import similarity
 from utils.errors import UserError
 from utils.seeding import stream

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from data import images
-from data.image_set import open_real
+from data.opening import open_real
 from report.start_grid import StartImages, start_origins
 from utils.files import write_json
 

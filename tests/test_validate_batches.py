@@ -3,8 +3,8 @@ import tiny
 import torch
 
 from data.epoch_plan import PlanOptions, draw_plan, mixed_batch
-from data.image_set import open_distilled
 from data.labels import LabelStore
+from data.opening import open_distilled
 from utils.seeding import stream
 from validate.batches import Batch, epoch_batches
 

@@ -4,7 +4,7 @@ import pytest
 import tiny
 import torch
 
-from data.image_set import open_distilled
+from data.opening import open_distilled
 from models.ensemble import Ensemble
 from models.networks import build
 from utils.errors import UserError

@@ -9,7 +9,7 @@ from PIL import Image
 
 from data import labels
 from data.epoch_plan import draw_plan
-from data.image_set import open_distilled
+from data.opening import open_distilled
 from data.run_folder import manifest_hash
 from utils.files import write_json
 

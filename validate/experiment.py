@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 
 from data import run_folder
-from data.image_set import ImageSet, open_distilled, open_test
+from data.image_set import ImageSet
+from data.opening import open_distilled, open_test
 from models.networks import Network, build, check_image_size, file_stem, has_stem
 from utils import distributed, files
 from utils.options import print_options, shown

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, replace
 import torch
 
 from data import run_folder
-from data.image_set import ImageSet, open_distilled
+from data.image_set import ImageSet
 from data.names import has_flips
+from data.opening import open_distilled
 from models.networks import Network, build, check_image_size, file_stem
 from utils import options
 from utils.distributed import print0

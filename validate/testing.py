@@ -2,8 +2,8 @@
 
 from data.class_folders import class_folders
 from data.decoded_images import decoded
-from data.image_set import open_distilled, open_real
 from data.names import is_numbered
+from data.opening import open_distilled, open_real
 from models.evaluate import accuracy, dataset_accuracy
 from models.networks import check_image_size, load_network
 from models.teachers import fit_head

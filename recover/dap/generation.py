@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 
 from data.class_lists import class_list
-from data.image_set import ImageSet, open_real
+from data.image_set import ImageSet
 from data.images import to_pil, to_tensor
 from data.names import default_image_size
+from data.opening import open_real
 from data.run_folder import check_apart, settle_manifest, versions
 from models import diffusion
 from models.timing import best_time
