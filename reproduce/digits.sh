@@ -11,7 +11,7 @@ IPC=${IPC:-}                                       # images per class; empty: 10
 ITERATION=${ITERATION:-}                           # steps of the longest slices; empty: 100
 EPOCHS=${EPOCHS:-}                                 # empty: 60, Table 2 50
 TEACHER_WEIGHTS=${TEACHER_WEIGHTS:-}               # their folder; empty: they are trained first
-OUTPUT_DIR=${OUTPUT_DIR:-$ROOT/results/lab_digits} # run folders, report.md, lab.png
+OUTPUT_DIR=${OUTPUT_DIR:-$ROOT/results/lab_digits} # run folders, report.md, pictures
 CSV_DIR=${CSV_DIR:-$OUTPUT_DIR}                    # digits_PART.csv
 THREADS=${THREADS:-}                               # of the CPU
 # ---- nothing to edit below ----

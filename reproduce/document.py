@@ -3,19 +3,21 @@
     python -m reproduce.document
 
 A part is between <!-- begin NAME --> and <!-- end NAME -->. Its numbers come from
-results/measured/LABORATORY_PART.csv.
+results/measured/LABORATORY_PART.csv. The pictures of the paper's orderings are drawn anew too.
 """
 
 import csv
 import re
 
-from reproduce import ROOT, dap_report, lab_report
+from reproduce import ROOT, dap_report, lab_pictures, lab_report
 from reproduce.laboratory import LABORATORIES, Run
 from utils.errors import UserError, run_entry
 from utils.files import write_bytes
 from utils.options import Parser
+from utils.plots import save_figure
 
 FILE = ROOT / "docs" / "results.md"
+IMAGES = FILE.parent / "images"
 MEASURED = ROOT / "results" / "measured"
 _PART = re.compile(r"(<!-- begin (\S+) -->\n).*?(<!-- end \2 -->)", re.S)
 
@@ -24,16 +26,20 @@ def main(argv=None):
     parser = Parser(prog="reproduce.document", description=f"Rewrite the tables of {FILE.name}.")
     parser.parse_args(argv)
     rewrite(FILE, measured_parts())
+    for laboratory in LABORATORIES.values():
+        figure = lab_pictures.differences(laboratory, measured(laboratory))
+        save_figure(figure, IMAGES / orderings_file(laboratory), dpi=100)
 
 
 def measured_parts():
     """{part: text} of what was measured, and what that says of the paper's orderings."""
     parts = {}
     for laboratory in LABORATORIES.values():
-        for name in laboratory.parts:
-            path = MEASURED / f"{laboratory.name}_{name}.csv"
-            if path.exists():
-                parts[f"{laboratory.name}-{name}"] = laboratory_part(laboratory, name, path)
+        for name, lines in measured(laboratory).items():
+            parts[f"{laboratory.name}-{name}"] = laboratory_part(laboratory, name, lines)
+        parts[f"{laboratory.name}-orderings"] = (
+            f"![Differences of top-1 here and in the paper](images/{orderings_file(laboratory)})"
+            f"\n\n{lab_report.how_to_read(laboratory)}")
     path = MEASURED / "digits_dap.csv"
     parts["digits-dap"] = (
         "`DATASET=digits sh reproduce/table_dap.sh`, then `python -m reproduce.dap_report "
@@ -44,9 +50,23 @@ def measured_parts():
     return parts
 
 
-def laboratory_part(laboratory, name, path):
-    """A part of a laboratory as Markdown. path: the CSV file that it wrote."""
-    lines = lab_report.read_csv(path)
+def measured(laboratory):
+    """{part: lines of its CSV file} of the parts that have one."""
+    paths = {name: csv_path(laboratory, name) for name in laboratory.parts}
+    return {name: lab_report.read_csv(path) for name, path in paths.items() if path.exists()}
+
+
+def csv_path(laboratory, name):
+    return MEASURED / f"{laboratory.name}_{name}.csv"
+
+
+def orderings_file(laboratory):
+    return f"{laboratory.name}_orderings.png"
+
+
+def laboratory_part(laboratory, name, lines):
+    """A part of a laboratory as Markdown. lines: of the CSV file that it wrote."""
+    path = csv_path(laboratory, name)
     seeds = tuple(sorted({line["seed"] for line in lines}))
     variables = "CSV_DIR=results/measured"
     if seeds != Run.seeds:

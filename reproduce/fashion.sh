@@ -17,7 +17,7 @@ ITERATION=${ITERATION:-}                           # steps of the longest slices
 EPOCHS=${EPOCHS:-}                                 # of Tables 2 and 3; empty: 60
 TEACHER_WEIGHTS=${TEACHER_WEIGHTS:-}               # their folder; empty: they are trained first
 DIFFUSION_WEIGHTS=${DIFFUSION_WEIGHTS:-}           # folder of the diffusion model, likewise
-OUTPUT_DIR=${OUTPUT_DIR:-$ROOT/results/lab_fashion} # run folders, report.md, lab.png
+OUTPUT_DIR=${OUTPUT_DIR:-$ROOT/results/lab_fashion} # run folders, report.md, pictures
 CSV_DIR=${CSV_DIR:-$OUTPUT_DIR}                    # fashion_PART.csv
 THREADS=${THREADS:-}                               # of the CPU
 # ---- nothing to edit below ----

@@ -1,10 +1,12 @@
-"""What a laboratory measured: rows with standard errors, a verdict per ordering of the paper, and a
-picture."""
+"""What a laboratory measured, as text: rows with standard errors, and the paper's orderings."""
 
+import collections
 import csv
 import statistics
 
-from report.verdicts import FAILS, HOLDS, UNSURE, standard_error, verdict
+from report.verdicts import FAILS, HOLDS, UNSURE, standard_error
+from reproduce import lab_pictures
+from reproduce.lab_orderings import by_row, label, orderings, students
 from utils.files import write_bytes, written_whole
 from utils.plots import save_figure
 from utils.progress import size_words
@@ -33,17 +35,34 @@ def read_csv(path):
 
 
 def write_report(laboratory, measured, folder):
-    """Write lab.png and report.md into `folder`, and print the text.
+    """Write report.md and its pictures into `folder`, and print the text.
 
     measured: {part: lines}.
     """
-    save_figure(draw(laboratory, measured), folder / "lab.png", dpi=120)
+    pictures = {"lab.png": lab_pictures.rows(laboratory, measured)}
+    if lab_pictures.has_paper(laboratory, measured):
+        pictures["orderings.png"] = lab_pictures.differences(laboratory, measured)
+    for name, figure in pictures.items():
+        save_figure(figure, folder / name, dpi=120)
+
     sections = [f"## {name}: {sizes_words(lines)}\n\n{markdown(laboratory, name, lines)}"
                 for name, lines in measured.items()]
-    text = "\n\n".join(sections)
+    text = "\n\n".join([*sections, how_to_read(laboratory)])
+    images = "\n\n".join(f"![]({name})" for name in pictures)
     report = folder / "report.md"
-    write_bytes(report, f"# {laboratory.title}\n\n{text}\n\n![rows](lab.png)\n".encode())
+    write_bytes(report, f"# {laboratory.title}\n\n{text}\n\n{images}\n".encode())
     print(f"\n{text}\n\nReport: {report}", flush=True)
+
+
+def how_to_read(laboratory):
+    """What the numbers about an ordering mean."""
+    return (
+        "A row is above another one where a paired t-test over seeds says so at 5 %. The test is "
+        "paired because the rows share what a seed draws. Numbers after ± are standard errors, and "
+        "brackets hold the 95 % confidence interval of a difference. They leave out what the "
+        f"choice of {laboratory.test_images} and of one set of teachers adds. By chance alone "
+        "about one ordering in twenty would seem clear. \"Smaller\" means that the whole interval "
+        "is below the paper's difference.")
 
 
 def sizes_words(lines):
@@ -57,13 +76,13 @@ def sizes_words(lines):
 
 
 def markdown(laboratory, name, lines):
-    """The rows of a part and its verdicts, as Markdown."""
+    """The rows of a part and the paper's orderings of them, as Markdown."""
     part = laboratory.parts[name]
     values = by_row(lines, f"{part.judged}_top1")
-    students = _students(part.table, values)
-    table = _wide(part, lines, values, students) if students else _long(part, lines, laboratory)
+    kinds = students(part.table, values)
+    table = _wide(part, lines, values, kinds) if kinds else _long(part, lines, laboratory)
     note = [part.note, ""] if part.note else []
-    return "\n".join([*table, "", *note, *verdict_lines(laboratory, part, values)])
+    return "\n".join([*table, "", *note, *ordering_lines(orderings(part.table, values))])
 
 
 def _long(part, lines, laboratory):
@@ -71,7 +90,7 @@ def _long(part, lines, laboratory):
     best, last = by_row(lines, "best_top1"), by_row(lines, "last_top1")
     cells = [part.table.cell(row) for row in best]
     columns = {
-        "row": map(_label, cells),
+        "row": map(label, cells),
         "the paper, ImageNet-1K": map(_paper, cells),
         f"{laboratory.title.lower()}, mean ± standard error": map(_with_error, best.values()),
         "last epoch": map(_with_error, last.values())}
@@ -83,18 +102,18 @@ def _long(part, lines, laboratory):
     return _table(columns)
 
 
-def _wide(part, lines, values, students):
+def _wide(part, lines, values, kinds):
     """A line per set of images: top-1 of every student, diversity, distance from the start."""
     rows = _rows(part.table, values)
     cells = [next((cell for cell in of_student.values() if cell.paper is not None),
                   next(iter(of_student.values()))) for of_student in rows.values()]
-    columns = {"images": map(_label, cells), "the paper, ImageNet-1K": map(_paper, cells)}
-    for word in students:
+    columns = {"images": map(label, cells), "the paper, ImageNet-1K": map(_paper, cells)}
+    for word in kinds:
         columns[f"{word} labels"] = [
             _with_error(values[of_student[word].name]) if word in of_student else ""
             for of_student in rows.values()]
 
-    images = [[line for line in lines if line["row"] == f"{row} {students[0]}"] for row in rows]
+    images = [[line for line in lines if line["row"] == f"{row} {kinds[0]}"] for row in rows]
     columns["cosine within a class"] = [_mean(own, "cosine", 3) for own in images]
     columns["moved, grey levels"] = [_mean(own, "moved", 0) for own in images]
     return _table(columns)
@@ -108,12 +127,6 @@ def _table(columns):
             *(f"| {' | '.join(row)} |" for row in zip(*columns.values(), strict=True))]
 
 
-def _students(table, values):
-    """Words of the students of a table whose sets of images have several; () for others."""
-    return tuple(dict.fromkeys(cell.words["student"] for cell in table.cells
-                               if cell.name in values and "student" in cell.words))
-
-
 def _rows(table, values):
     """{name without the student: {student: Cell}} of the cells that have values."""
     rows = {}
@@ -122,18 +135,6 @@ def _rows(table, values):
             row = " ".join(word for kind, word in cell.words.items() if kind != "student")
             rows.setdefault(row, {})[cell.words["student"]] = cell
     return rows
-
-
-def by_row(lines, column):
-    """{row: numbers of a column, one per seed}, in the order of the lines."""
-    values = {}
-    for line in lines:
-        values.setdefault(line["row"], []).append(line[column])
-    return values
-
-
-def _label(cell):
-    return f"{cell.words['panel']}: {cell.title}" if "panel" in cell.words else cell.title
 
 
 def _paper(cell):
@@ -150,83 +151,34 @@ def _mean(lines, column, digits):
     return f"{statistics.mean(numbers):.{digits}f}" if numbers else ""
 
 
-def verdict_lines(laboratory, part, values):
-    """How many of the orderings hold, and a line for each. values: {row: top-1 per seed}."""
-    judged = [(claim, verdict(values[claim.higher], values[claim.lower]))
-              for claim in part.table.claims if claim.higher in values and claim.lower in values]
+def ordering_lines(judged):
+    """How many Orderings hold, and a table of all."""
     if not judged:
         return ["The paper has no ordering of these rows."]
 
-    counts = ", ".join(
-        f"{sum(v.word == word for _, v in judged)} {plural}"
-        for word, plural in ((HOLDS, "hold"), (FAILS, "do not hold"), (UNSURE, "cannot be told")))
-    head = f"Of {len(judged)} orderings: {counts}"
-    if max(len(numbers) for numbers in values.values()) == 1:
-        head += " (one seed tells nothing)."
-    else:
-        head += (
-            ". A difference counts where a paired t-test over seeds says so at 5 %, because the "
-            "rows share what a seed draws. Numbers after ± are standard errors, and brackets hold "
-            "the 95 % confidence interval of a difference. They leave out what the choice of "
-            f"{laboratory.test_images} and of one set of teachers adds. By chance alone about one "
-            "ordering in twenty would seem clear.")
-    several = len(_students(part.table, values)) > 1
-    cell = part.table.cell
-    return [head, "", *(_verdict_line(cell(claim.higher), cell(claim.lower), v, several)
-                        for claim, v in judged)]
+    count = collections.Counter(ordering.verdict.word for ordering in judged)
+    smaller = sum(ordering.is_smaller for ordering in judged)
+    counts = ", ".join(f"{count[word]} {plural}" for word, plural in (
+        (HOLDS, "hold"), (FAILS, "do not hold"), (UNSURE, "cannot be told")))
+    if smaller:
+        counts += f" (in {smaller} of these the difference is smaller than the paper's)"
+    if all(ordering.verdict.error is None for ordering in judged):
+        counts += " (one seed tells nothing)"
 
-
-def _verdict_line(higher, lower, judged, several):
-    """higher, lower: cells. judged: a Verdict. several: whether the table has several students."""
-    mark = f" ({higher.words['student']} labels)" if several else ""
-    error = "" if judged.error is None else f" ± {judged.error:.1f}"
-    if judged.interval is not None:
-        low, high = judged.interval
-        error += f" [{low:+.1f}, {high:+.1f}], p {_chance(judged.p)}"
-    paper = ("" if None in (higher.paper, lower.paper) else
-             f"the paper {higher.paper - lower.paper:+.1f}, ")
-    return (f"- {judged.word}{mark}: {_label(higher)} above {_label(lower)} ({paper}"
-            f"here {judged.difference:+.1f}{error})")
+    verdicts = [ordering.verdict for ordering in judged]
+    return [f"Of {len(judged)} orderings: {counts}.", "", *_table({
+        "verdict": [v.word + (", smaller" if ordering.is_smaller else "")
+                    for v, ordering in zip(verdicts, judged, strict=True)],
+        "ordering": [ordering.words for ordering in judged],
+        "labels": [ordering.student or "" for ordering in judged],
+        "the paper": ["" if ordering.paper is None else f"{ordering.paper:+.1f}"
+                      for ordering in judged],
+        "here": [f"{v.difference:+.1f}" + ("" if v.error is None else f" ± {v.error:.1f}")
+                 for v in verdicts],
+        "95 % interval": ["" if v.interval is None else "[{:+.1f}, {:+.1f}]".format(*v.interval)
+                          for v in verdicts],
+        "p": ["" if v.p is None else _chance(v.p) for v in verdicts]})]
 
 
 def _chance(p):
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
-
-
-def draw(laboratory, measured):
-    """A panel per part and student: mean ± standard error of each row, and the seeds."""
-    from matplotlib.figure import Figure
-
-    panels = []
-    for name, lines in measured.items():
-        part = laboratory.parts[name]
-        values = by_row(lines, f"{part.judged}_top1")
-        for word in _students(part.table, values) or (None,):
-            rows = {row: numbers for row, numbers in values.items()
-                    if part.table.cell(row).words.get("student") == word}
-            title = f"{name}, {word} labels" if word else name
-            panels.append((f"{title}:\n{sizes_words(lines)}", part.table, rows))
-
-    columns = min(2, len(panels))
-    height = 1.2 + 0.28 * max(len(rows) for *_, rows in panels)
-    lines_of_panels = -(-len(panels) // columns)
-    figure = Figure(figsize=(6.5 * columns, height * lines_of_panels), layout="constrained")
-    grid = figure.subplots(lines_of_panels, columns, squeeze=False).flat
-    for axes, panel in zip(grid, panels, strict=False):
-        _draw_rows(axes, *panel, laboratory.test_images)
-    for axes in list(grid)[len(panels):]:
-        axes.set_axis_off()
-    return figure
-
-
-def _draw_rows(axes, title, table, rows, test_images):
-    heights = range(len(rows), 0, -1)
-    axes.errorbar([statistics.mean(numbers) for numbers in rows.values()], heights,
-                  xerr=[standard_error(numbers) or 0 for numbers in rows.values()],
-                  fmt="o", capsize=3)
-    for y, numbers in zip(heights, rows.values(), strict=True):
-        axes.plot(numbers, [y] * len(numbers), "|", color="tab:gray", alpha=0.6)
-    axes.set_yticks(list(heights), [_label(table.cell(row)) for row in rows], fontsize=8)
-    axes.set_xlabel(f"top-1 on {test_images} (%): mean ± standard error; bars: seeds", fontsize=8)
-    axes.set_title(title, fontsize=8)
-    axes.grid(alpha=0.3)

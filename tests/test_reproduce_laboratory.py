@@ -45,7 +45,7 @@ def test_rows_csv_and_report(ran, tmp_path, capsys):
     report = (out / "report.md").read_text()
     assert "## table2: IPC 10, 100 steps, 50 epochs, 2 seeds" in report
     assert (out / "lab.png").read_bytes().startswith(b"\x89PNG")
-    assert "does not hold: real data above 4 BN teachers" in capsys.readouterr().out
+    assert "| does not hold | real data above 4 BN teachers" in capsys.readouterr().out
 
 
 def test_collect_runs_nothing(ran, tmp_path):
