@@ -1,4 +1,7 @@
-"""The orderings of a laboratory's rows that the paper states, each with a verdict."""
+"""Claims that one row of a laboratory is above another, each with a verdict.
+
+Most are those of the paper's numbers; a part may have others (`reproduce.cells.Claim`).
+"""
 
 from dataclasses import dataclass
 
