@@ -79,7 +79,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Claim:
-    """An ordering that the paper's numbers state: the cell `higher` is above the cell `lower`."""
+    """An ordering to judge, mostly one of the paper: the cell `higher` is above the cell `lower`."""
 
     higher: str
     lower: str

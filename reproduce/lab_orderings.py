@@ -1,6 +1,6 @@
 """Claims that one row of a laboratory is above another, each with a verdict.
 
-Most are those of the paper's numbers; a part may have others (`reproduce.cells.Claim`).
+Most are orderings of the paper; some are of rows that it does not have.
 """
 
 from dataclasses import dataclass
