@@ -79,7 +79,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Claim:
-    """An ordering to judge, mostly one of the paper: the cell `higher` is above the cell `lower`."""
+    """An ordering to judge, mostly one of the paper: cell `higher` is above cell `lower`."""
 
     higher: str
     lower: str
