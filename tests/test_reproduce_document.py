@@ -1,5 +1,7 @@
 """The generated parts of docs/results.md."""
 
+import re
+
 import pytest
 
 from reproduce import document
@@ -11,6 +13,21 @@ def test_results_md_is_what_the_generator_writes():
     text = document.FILE.read_text()
     made = document.replaced(text, document.measured_parts(), document.FILE.name)
     assert made == text, "run python -m reproduce.document"
+
+
+@pytest.mark.parametrize(("title", "part", "of_page"), [
+    ("PRISM", "methods", "PRISM"), ("SRe2L, from noise", "methods", "SRe2L"),
+    ("SRe2L with PRISM's start and rate", "settings", "SRe2L from real images, lr 0.05"),
+    ("random real images", "methods", "random real images")])
+def test_the_readme_has_the_page_s_numbers(title, part, of_page):
+    def numbers(text, row):
+        """Both top-1 and the cosine of a table's row."""
+        (line,) = re.findall(rf"^\| {re.escape(row)} \|.*$", text, re.M)
+        return re.findall(r"\d+\.\d ± \d+\.\d|0\.\d{3}", line)
+
+    of_readme = numbers((document.ROOT / "README.md").read_text(), title)
+    assert len(of_readme) == 3
+    assert of_readme == numbers(document.measured_parts()[f"fashion-{part}"], of_page)
 
 
 @pytest.mark.parametrize(("seeds", "variables"), [
