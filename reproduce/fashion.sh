@@ -3,8 +3,8 @@
 # seeds and a verdict per ordering of the paper.
 #     TRAIN_DIR=DIR sh fashion.sh [PART ...]
 # Parts: teachers methods settings ipc table2 table3-labels table3-images; where they are named,
-# table2-ipc50 reasons failures dap too. A part takes 20 to 40 minutes on 2 cores, table2-ipc50
-# an hour, and so does dap with its diffusion model. The same command goes on where it stopped.
+# table2-ipc50 reasons failures dap too. A part takes 20 to 40 minutes on 2 cores. table2-ipc50
+# takes an hour, as does dap with its diffusion model. The same command goes on where it stopped.
 # Snakemake makes steps side by side (docs/clusters.md).
 # CSV_DIR=results/measured keeps the numbers that docs/results.md shows.
 ROOT=$(CDPATH= cd "$(dirname "$0")/.." && pwd)     # the project's root

@@ -51,11 +51,14 @@ def differences(laboratory, measured):
     """The orderings that the paper has numbers for, a panel per part and student.
 
     Each has a dot with its 95 % confidence interval, coloured by the verdict, and the paper's
-    difference as a diamond. measured: {part: lines}. Returns a matplotlib Figure.
+    difference as a diamond. measured: {part: lines}. Returns a matplotlib Figure, or None where the
+    paper has none of these numbers.
     """
     from matplotlib.lines import Line2D
 
     panels = _with_paper(laboratory, measured)
+    if not panels:
+        return None
     figure, grid = _stacked([len(judged) for judged in panels.values()])
     for (axes,), (title, judged) in zip(grid, panels.items(), strict=True):
         for y, ordering in zip(range(len(judged), 0, -1), judged, strict=True):
@@ -74,11 +77,6 @@ def differences(laboratory, measured):
     handles.append(Line2D([], [], **_PAPER, label="the paper, on ImageNet-1K"))
     figure.legend(handles=handles, loc="outside upper center", ncols=4, fontsize=9, frameon=False)
     return figure
-
-
-def has_paper(laboratory, measured):
-    """Whether the paper has numbers for any of the orderings. measured: {part: lines}."""
-    return bool(_with_paper(laboratory, measured))
 
 
 def _with_paper(laboratory, measured):

@@ -39,9 +39,9 @@ def write_report(laboratory, measured, folder):
 
     measured: {part: lines}.
     """
-    pictures = {"lab.png": lab_pictures.rows(laboratory, measured)}
-    if lab_pictures.has_paper(laboratory, measured):
-        pictures["orderings.png"] = lab_pictures.differences(laboratory, measured)
+    pictures = {"lab.png": lab_pictures.rows(laboratory, measured),
+                "orderings.png": lab_pictures.differences(laboratory, measured)}
+    pictures = {name: figure for name, figure in pictures.items() if figure is not None}
     for name, figure in pictures.items():
         save_figure(figure, folder / name, dpi=120)
 
